@@ -1,0 +1,20 @@
+"""What a running piece of code may use: its task, the execution it is part of, a permit lent to it.
+
+Context variables, so that threads and asyncio tasks never see each other's. Every default is nothing: lost context denies.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentguard.permit import Permit
+    from agentguard.task import Task
+
+#: The task whose authority calls use.
+current_task: ContextVar[Task | None] = ContextVar("agentguard.task", default=None)
+#: The id of the execution whose body is running; what it calls was caused by it.
+current_execution: ContextVar[str | None] = ContextVar("agentguard.execution", default=None)
+#: A permit that a framework's hook obtained for the wrapped tool below it.
+lent_permit: ContextVar[Permit | None] = ContextVar("agentguard.permit", default=None)

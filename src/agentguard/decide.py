@@ -1,0 +1,300 @@
+"""The decision: a pure, total function of values (DESIGN §7).
+
+No clock, no I/O, no randomness, no environment variable. The stages stand here in their order, each a function that gives a `Reason` or
+None; the first reason ends the decision. Stages 13 and 14 need the world, so the guard does them, after asking `reservation` what to charge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agentguard.call import ToolCall
+from agentguard.canonical import Frozen
+from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
+from agentguard.decision import Code, Decision, Reason, Stage, Verdict
+from agentguard.policy import Policy
+from agentguard.proof import Proof, verify_proof
+from agentguard.revocation import Revocations
+from agentguard.state import Charge
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The authority that came with a call, verified as far as it could be.
+
+    present    whether there was an artifact at all
+    chain      the verified chain, or None with `error`
+    agents     per link, the agent that a trusted binding gives its holder's key; None where there is none
+    possessed  the guard itself holds the leaf's key, so possession needs no proof unless the policy wants one
+    """
+
+    present: bool = False
+    chain: VerifiedChain | None = None
+    error: ChainError | None = None
+    agents: tuple[str | None, ...] = ()
+    possessed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The call seen through its tool: bound arguments, or why they do not bind; and whether the tool is the pinned one."""
+
+    bound: Mapping[str, Frozen]
+    defect: str = ""
+    integrity: str = ""
+    opaque: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything else a decision stands on; one immutable snapshot."""
+
+    environment: Mapping[str, Frozen]
+    revocations: Revocations
+    limits: Limits
+    audience: tuple[str, ...] = ()
+    clock: str = ""
+    domain: str = ""
+
+
+NO_GRANT: Final = Grant()
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One call with all that it is judged by."""
+
+    call: ToolCall
+    binding: Binding
+    grant: Grant
+    policy: Policy
+    facts: Facts
+    now: int  # seconds
+
+    @property
+    def chain(self) -> VerifiedChain:
+        chain = self.grant.chain
+        if chain is None:  # stages 3 and later are reached only with a chain; an unreachable state must not allow
+            raise RuntimeError("no chain after stage 2")
+        return chain
+
+
+def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int) -> Decision:
+    """Judge one call through stages 0 to 12. `now` is seconds since the epoch. Never raises for any values of these types."""
+    case = _Case(call, binding, grant, policy, facts, now)
+    for stage, judge in _STAGES:
+        reason = judge(case)
+        if reason is not None:
+            return refuse(call, policy.digest, stage, reason)
+    return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
+
+
+def standing(call: ToolCall, grant: Grant, policy: Policy, facts: Facts, now: int) -> Decision | None:
+    """Whether a grant stands as such (stages 1 to 6): None when it does. For delegating from it."""
+    case = _Case(call, Binding(call.arguments), grant, policy, facts, now)
+    for stage, judge in _STAGES[Stage.PRESENCE : Stage.INTEGRITY]:
+        reason = judge(case)
+        if reason is not None:
+            return refuse(call, policy.digest, stage, reason)
+    return None
+
+
+def decide_policy_only(call: ToolCall, binding: Binding, policy: Policy, facts: Facts) -> Decision:
+    """Stages 0, 5 (policy) and 10 to 12, for `agentguard check` without an artifact. Such an answer permits nothing."""
+    case = _Case(call, binding, NO_GRANT, policy, facts, 0)
+    for stage, judge in ((Stage.CALL, _call), (Stage.ENVIRONMENT, _policy_environment), (Stage.POLICY, _policy)):
+        reason = judge(case)
+        if reason is not None:
+            return refuse(call, policy.digest, stage, reason)
+    return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
+
+
+def refuse(call: ToolCall, policy: str, stage: Stage, reason: Reason) -> Decision:
+    """A denial with one reason."""
+    verdict = Verdict.ASK if reason.code is Code.APPROVAL_REQUIRED else Verdict.DENY
+    return Decision(verdict, reason.code, stage, (reason,), call.agent, call.tool, call.call_id or "", policy)
+
+
+def from_chain_error(error: ChainError) -> Reason:
+    return Reason(error.code, subject=error.subject, required=error.required, found=error.message, place=error.place or "")
+
+
+# --- the stages ---------------------------------------------------------------------------------------------------------------------
+
+
+def _call(case: _Case) -> Reason | None:
+    defect = case.call.defect or case.binding.defect
+    return Reason(Code.MALFORMED_CALL, subject=case.call.tool, required="a well-formed call that the tool can take", found=defect) if defect else None
+
+
+def _presence(case: _Case) -> Reason | None:
+    if case.grant.present:
+        return None
+    return Reason(
+        Code.ARTIFACT_MISSING,
+        subject=case.call.agent,
+        required="a task that grants this call",
+        found="no task in this context",
+        fix="run the call inside `with guard.task(agent, initiator=...)`; threads need contextvars.copy_context()",
+    )
+
+
+def _chain(case: _Case) -> Reason | None:
+    grant = case.grant
+    if grant.error is not None:
+        return from_chain_error(grant.error)
+    if grant.chain is None:
+        return Reason(Code.ARTIFACT_MALFORMED, required="a chain of artifacts", found="none that could be read")
+    links = grant.chain.links
+    for index, (link, name) in enumerate(zip(links, grant.agents, strict=True)):
+        claimed = link.profile.agent if link.profile is not None else None
+        if name is None:
+            found = f"no binding for the key of {claimed or 'its holder'}"
+            return Reason(Code.DELEGATION_INVALID, claimed or "", "a trusted binding of the holder's key to an agent", found, f"link {index}")
+        if claimed is not None and claimed != name:
+            return Reason(Code.DELEGATION_INVALID, claimed, f"the agent that holds the key, {name}", claimed, f"link {index}")
+    if grant.agents[-1] != case.call.agent:
+        found = f"the artifact of {grant.agents[-1]}"
+        return Reason(Code.DELEGATION_INVALID, case.call.agent, f"an artifact of the calling agent {case.call.agent}", found, f"link {len(links) - 1}")
+    return None
+
+
+def _time(case: _Case) -> Reason | None:
+    if case.facts.clock:
+        fix = "check the machine's clock, then `agentguard log accept-clock`"
+        return Reason(Code.CLOCK_UNRELIABLE, "clock", "a wall clock at or after the last checkpoint", case.facts.clock, fix=fix)
+    error = check_time(case.chain, case.now, case.facts.limits)
+    return from_chain_error(error) if error is not None else None
+
+
+def _revocation(case: _Case) -> Reason | None:
+    revocations = case.facts.revocations
+    if not revocations.active:
+        return None
+    hit = revocations.hit(case.chain.revocable, tuple(name for name in case.grant.agents if name))
+    if hit is None:
+        return None
+    kind, value = hit
+    return Reason(Code.ARTIFACT_REVOKED, subject=kind, required="an artifact that nobody withdrew", found=f"{kind} {value} is stopped".replace("all all", "everything"))
+
+
+def _environment(case: _Case) -> Reason | None:
+    for index, name, entry in case.chain.env:
+        if name not in case.facts.environment:
+            if entry.optional:
+                continue
+            found = "nothing known"
+        elif entry.constraint.check(case.facts.environment[name]):
+            continue
+        else:
+            found = repr(case.facts.environment[name])[:60]
+        return Reason(Code.ENVIRONMENT_MISMATCH, name, entry.constraint.describe(), found, f"link {index}")
+    return case.policy.judge_environment(case.facts.environment)
+
+
+def _policy_environment(case: _Case) -> Reason | None:
+    return case.policy.judge_environment(case.facts.environment)
+
+
+def _policy_digest(case: _Case) -> Reason | None:
+    for wanted in case.chain.policies:
+        if wanted != case.policy.digest:
+            return Reason(Code.POLICY_MISMATCH, "policy", f"the policy {wanted[:23]}…", f"{case.policy.digest[:23]}…", fix="issue a new artifact")
+    return None
+
+
+def _integrity(case: _Case) -> Reason | None:
+    if case.binding.integrity:
+        fix = "review the change, then `agentguard tools lock`"
+        return Reason(Code.INTEGRITY_FAILURE, case.call.tool, "the tool that was pinned", case.binding.integrity, fix=fix)
+    if case.binding.opaque and not case.policy.attributes(case.call.tool).opaque:
+        fix = f"tools: {{{case.call.tool}: {{opaque: accepted}}}}"
+        return Reason(Code.INTEGRITY_FAILURE, case.call.tool, "a tool whose code can be pinned", "an opaque callable", fix=fix)
+    return None
+
+
+def _scope(case: _Case) -> Reason | None:
+    attributes = case.policy.attributes(case.call.tool)
+    if not case.chain.profile and not attributes.plain_chains:
+        fix = f"tools: {{{case.call.tool}: {{plain_chains: accepted}}}}"
+        return Reason(Code.TOOL_NOT_IN_SCOPE, case.call.tool, "an artifact of the agentguard profile", "a plain chain", fix=fix)
+    error = check_scope(
+        case.chain, case.call.tool, case.call.arguments, case.binding.bound, any_arguments=not case.chain.profile or attributes.unsafe_any_arguments
+    )
+    if error is None:
+        error = check_audience(case.chain, case.facts.audience)
+    return from_chain_error(error) if error is not None else None
+
+
+def _proof(case: _Case) -> Reason | None:
+    wanted = not case.grant.possessed or case.policy.attributes(case.call.tool).proof_required
+    if case.call.proof is None:
+        if not wanted:
+            return None
+        return Reason(Code.PROOF_MISSING, case.call.agent, "a proof that the caller holds the leaf's key", "none")
+    result = proof_of(case.call, case.chain, case.facts, case.now, require_audience=not case.grant.possessed)
+    return from_chain_error(result) if isinstance(result, ChainError) else None
+
+
+def proof_of(call: ToolCall, chain: VerifiedChain, facts: Facts, now: int, *, require_audience: bool) -> Proof | ChainError:
+    """Verify the proof that a call brings (draft step 7)."""
+    try:
+        return verify_proof(
+            call.proof or "",
+            chain.leaf,
+            call.tool,
+            call.arguments,
+            now,
+            limits=facts.limits,
+            audience=facts.audience,
+            require_aud=require_audience,
+        )
+    except ChainError as error:
+        return error
+
+
+def _policy(case: _Case) -> Reason | None:
+    if len(case.grant.agents) > 1:
+        reason = case.policy.may_delegate(case.grant.agents)  # type: ignore[arg-type]  # stage 2 left no None
+        if reason is not None:
+            return reason
+    return case.policy.judge(case.call.agent, case.call.tool, case.binding.bound)
+
+
+_STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (
+    (Stage.CALL, _call),
+    (Stage.PRESENCE, _presence),
+    (Stage.CHAIN, _chain),
+    (Stage.TIME, _time),
+    (Stage.REVOCATION, _revocation),
+    (Stage.ENVIRONMENT, _environment),
+    (Stage.POLICY_DIGEST, _policy_digest),
+    (Stage.INTEGRITY, _integrity),
+    (Stage.SCOPE, _scope),
+    (Stage.PROOF, _proof),
+    (Stage.POLICY, _policy),
+)
+
+
+# --- what an allowed call charges -----------------------------------------------------------------------------------------------------
+
+
+def reservation(call: ToolCall, chain: VerifiedChain, policy: Policy, facts: Facts, now: int) -> tuple[Charge, ...] | Reason:
+    """The counters that admission must move, all or none; or the reason why they cannot be counted here (stage 13)."""
+    charges = policy.charges(call.agent, chain.task_id)
+    if chain.uses:
+        extra = []
+        for link_hash, limit, domain in chain.uses:
+            if domain != facts.domain:
+                found = f"the domain {facts.domain}"
+                return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, f"link {link_hash[:12]}")
+            extra.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
+        charges = (*charges, *extra)
+    if call.proof is not None:
+        proof = proof_of(call, chain, facts, now, require_audience=False)
+        if isinstance(proof, ChainError):
+            return from_chain_error(proof)
+        charges = (*charges, Charge(f"proof/{chain.leaf.hash}/{proof.jti}", 1, "proof"))
+    return charges

@@ -1,0 +1,171 @@
+"""What is written to the log: one record each for decision, outcome, delegation, revocation, policy, lock, clock and key (DESIGN §8).
+
+A record is canonical JSON (ASCII member names in order, no floats, integers below 2^53, times as strings of nanoseconds), so its bytes are
+its identity: they are the leaf. Leaves hold commitments, never values: `commit(salt, value)`; salt and value are in the erasable side store.
+
+The input of each stage is a member of the record (`STAGE_INPUTS`), named by digest, and `stages` tells what each stage came to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agentguard.canonical import jcs
+from agentguard.decision import Decision, Stage, Verdict
+from agentguard.errors import InvalidInput
+
+FORMAT: Final = 1
+MAX_RECORD: Final = 64 * 1024 - 1
+
+#: Which members of a decision record are the input of which stage.
+STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
+    Stage.CALL: ("agent", "tool", "call_id", "arguments", "bound"),
+    Stage.PRESENCE: ("chain",),
+    Stage.CHAIN: ("chain", "anchors", "agent"),
+    Stage.TIME: ("chain", "time"),
+    Stage.REVOCATION: ("chain", "revocations"),
+    Stage.ENVIRONMENT: ("chain", "environment", "policy"),
+    Stage.POLICY_DIGEST: ("chain", "policy"),
+    Stage.INTEGRITY: ("tool_version", "lock"),
+    Stage.SCOPE: ("chain", "tool", "arguments", "bound"),
+    Stage.PROOF: ("chain", "proof"),
+    Stage.POLICY: ("policy", "agent", "tool", "bound", "chain"),
+    Stage.PROVENANCE: (),
+    Stage.APPROVAL: (),
+    Stage.ADMISSION: ("reserved", "revocations"),
+    Stage.EVIDENCE: (),
+}
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Members are declared in alphabetical order, so the encoder writes them sorted."""
+
+
+class DecisionRecord(_Record, frozen=True, kw_only=True):
+    agent: str
+    anchors: str
+    arguments: str  # commitment to the presented arguments
+    artifact: str | None  # hash of the leaf's signing input
+    bound: str | None  # commitment to the bound arguments, where they differ from the presented ones
+    call_id: str
+    caused_by: str | None
+    chain: str | None
+    code: str | None
+    environment: str
+    guard: str
+    id: str
+    initiator: msgspec.Raw
+    lock: str | None
+    policy: str
+    proof: str | None
+    reasons: str | None  # commitment to the reasons, which may quote values
+    reserved: msgspec.Raw
+    revocations: int
+    stages: msgspec.Raw
+    task: str | None
+    time: str
+    tool: str
+    tool_version: str | None
+    type: str = "decision"
+    v: int = FORMAT
+    verdict: str
+
+
+class OutcomeRecord(_Record, frozen=True, kw_only=True):
+    error: str | None  # the class of the exception
+    execution: str
+    form: str | None  # "json", or "type" where the output has no JSON form
+    id: str
+    output: str | None  # commitment
+    status: str  # ok, error, cancelled, not_run
+    task: str | None
+    time: str
+    tool_version: str | None
+    type: str = "outcome"
+    v: int = FORMAT
+
+
+class DelegationRecord(_Record, frozen=True, kw_only=True):
+    agent: str  # to whom
+    artifact: str
+    caused_by: str | None
+    chain: str
+    expires: int  # seconds
+    from_agent: str | None  # None: the issuer
+    id: str
+    initiator: dict[str, str] | None
+    observed: bool  # first seen with a call, derived elsewhere
+    parent: str | None  # the parent link's hash
+    policy: str | None
+    root: str | None  # hash of the root link
+    task: str | None
+    time: str
+    tools: list[str]
+    trusted_input: str | None  # commitment to the initiator's words
+    type: str = "delegation"
+    v: int = FORMAT
+
+
+class NoteRecord(_Record, frozen=True, kw_only=True):
+    """Everything that is not about one call: revocation, policy, lock, key, clock, open."""
+
+    by: str
+    detail: dict[str, Any]
+    id: str
+    time: str
+    type: str
+    v: int = FORMAT
+
+
+Record = DecisionRecord | OutcomeRecord | DelegationRecord | NoteRecord
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_encode_struct = msgspec.json.Encoder().encode
+
+
+def encode(record: Record) -> bytes:
+    """The record's bytes. Raises InvalidInput for a record that the log cannot hold."""
+    data = _encode(record) if type(record) in (DelegationRecord, NoteRecord) else _encode_struct(record)
+    if len(data) > MAX_RECORD:
+        raise InvalidInput(f"the record has {len(data)} bytes, at most {MAX_RECORD} fit")
+    return data
+
+
+def commit(salt: bytes, value: bytes) -> str:
+    """A commitment that neither reveals the value nor lets anyone guess it: SHA-256 of a 16-byte random salt and the value."""
+    return "sha256:" + hashlib.sha256(salt + value).hexdigest()
+
+
+def raw(value: Any) -> msgspec.Raw:
+    """A part that many records share, encoded once."""
+    return msgspec.Raw(jcs(value))
+
+
+def _stages(last: Stage, outcome: str) -> msgspec.Raw:
+    names = {str(int(stage)): "pass" for stage in Stage if stage < last}
+    names[str(int(last))] = outcome
+    return raw({name: "none" if int(name) in (11, 12) and state == "pass" else state for name, state in names.items()})
+
+
+#: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": that stage judges nothing yet.
+_STAGE_RESULTS: Final = {(stage, outcome): _stages(stage, outcome) for stage in Stage for outcome in ("pass", "fail", "ask")}
+
+
+def stage_results(decision: Decision) -> msgspec.Raw:
+    """How far the decision came. An allowed call passed everything up to admission; stage 14 is the record's own existence."""
+    if decision.verdict is Verdict.ALLOW:
+        return _STAGE_RESULTS[Stage.ADMISSION, "pass"]
+    return _STAGE_RESULTS[decision.stage, "ask" if decision.verdict is Verdict.ASK else "fail"]
+
+
+EMPTY_LIST: Final = raw([])
+NULL: Final = raw(None)
+
+
+def reserved(keys: Sequence[str]) -> msgspec.Raw:
+    """Charged counters as they stand in a record: [[key, 1], ...]."""
+    return raw([[key, 1] for key in keys])

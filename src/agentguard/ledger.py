@@ -1,0 +1,205 @@
+"""The guard's pen: turns what happened into evidence, values into the side store, documents into the content store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from agentguard import evidence
+from agentguard.call import ToolCall
+from agentguard.canonical import Frozen, jcs
+from agentguard.chain import VerifiedChain
+from agentguard.decision import Decision
+from agentguard.environment import Clock, version
+from agentguard.home import Home
+from agentguard.integrity import commitment_bytes
+
+
+class Ledger:
+    """Writes one record at a time. Whatever fails leaves as `EvidenceUnavailable`, and the caller denies."""
+
+    def __init__(self, home: Home, clock: Clock) -> None:
+        self._log, self._side, self._objects, self._clock = home.log, home.side, home.objects, clock
+        self._version = version()
+        self._pid = 0
+        self._prefix, self._count = "", 0
+        self._initiators: dict[tuple[str, str, str], msgspec.Raw] = {}
+
+    def next_id(self) -> str:
+        """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
+        if self._pid != os.getpid():
+            self._pid, self._prefix, self._count = os.getpid(), os.urandom(8).hex(), 0
+        self._count += 1
+        return f"{self._prefix}{self._count:08x}"
+
+    def decision(
+        self,
+        decision: Decision,
+        call: ToolCall,
+        bound: Mapping[str, Frozen],
+        *,
+        execution: str,
+        task: str | None,
+        caused_by: str | None,
+        chain: VerifiedChain | None,
+        presented: str | None,
+        anchors: str,
+        environment: str,
+        lock: str | None,
+        revocations: int,
+        tool_version: str | None,
+        reserved: msgspec.Raw,
+        now: int,
+    ) -> bytes:
+        """The bytes of a decision record. The values behind its commitments are in the side store when this returns."""
+        salt = os.urandom(16)
+        arguments = jcs(call.arguments)
+        self._side.put(execution, "arguments", salt, arguments)
+        commit = evidence.commit
+        bound_commitment = reasons = None
+        if bound is not call.arguments:
+            data = jcs(bound)
+            bound_commitment = commit(salt, data)
+            self._side.put(execution, "bound", salt, data)
+        if decision.reasons:
+            data = jcs([reason.sentence() for reason in decision.reasons])
+            reasons = commit(salt, data)
+            self._side.put(execution, "reasons", salt, data)
+        record = evidence.DecisionRecord(
+            agent=call.agent[:256],
+            anchors=anchors,
+            arguments=commit(salt, arguments),
+            artifact=chain.leaf.hash if chain is not None else None,
+            bound=bound_commitment,
+            call_id=call.call_id or execution,
+            caused_by=caused_by,
+            chain=presented,
+            code=str(decision.code) if decision.code is not None else None,
+            environment=environment,
+            guard=self._version,
+            id=execution,
+            initiator=self._initiator(chain),
+            lock=lock,
+            policy=decision.policy,
+            proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
+            reasons=reasons,
+            reserved=reserved,
+            revocations=revocations,
+            stages=evidence.stage_results(decision),
+            task=task,
+            time=str(now),
+            tool=call.tool[:256],
+            tool_version=tool_version,
+            verdict=decision.verdict.value,
+        )
+        return evidence.encode(record)
+
+    def _initiator(self, chain: VerifiedChain | None) -> msgspec.Raw:
+        initiator = chain.initiator if chain is not None else None
+        if initiator is None:
+            return evidence.NULL
+        key = (initiator.id, initiator.method, initiator.evidence)
+        known = self._initiators.get(key)
+        if known is None:
+            if len(self._initiators) > 10_000:
+                self._initiators.clear()
+            known = self._initiators[key] = evidence.raw({"evidence": key[2], "id": key[0], "method": key[1]})
+        return known
+
+    def outcome(
+        self, execution: str, status: str, *, task: str | None, tool_version: str | None, output: Any = None, error: BaseException | None = None
+    ) -> bytes:
+        """The bytes of an outcome record. An output without a JSON form is named by its type."""
+        commitment = form = None
+        if status == "ok":
+            data, form = commitment_bytes(output)
+            commitment = self.output(execution, data)
+        return self.outcome_of(execution, status, commitment, form, task=task, tool_version=tool_version, error=error)
+
+    def output(self, execution: str, data: bytes) -> str:
+        """Commit to an output and keep it in the side store."""
+        salt = os.urandom(16)
+        self._side.put(execution, "output", salt, data)
+        return evidence.commit(salt, data)
+
+    def outcome_of(
+        self,
+        execution: str,
+        status: str,
+        commitment: str | None,
+        form: str | None,
+        *,
+        task: str | None,
+        tool_version: str | None,
+        error: BaseException | None = None,
+    ) -> bytes:
+        record = evidence.OutcomeRecord(
+            error=f"{type(error).__module__}.{type(error).__qualname__}"[:256] if error is not None else None,
+            execution=execution,
+            form=form,
+            id=self.next_id(),
+            output=commitment,
+            status=status,
+            task=task,
+            time=str(self._clock.now()),
+            tool_version=tool_version,
+        )
+        return evidence.encode(record)
+
+    def write(self, record: bytes) -> None:
+        """Make a record durable. Raises EvidenceUnavailable."""
+        self._log.append(record)
+
+    def delegation(
+        self,
+        chain: VerifiedChain,
+        index: int,
+        *,
+        agents: Sequence[str | None],
+        caused_by: str | None,
+        observed: bool,
+        trusted_input: str | None = None,
+    ) -> None:
+        """Record that link `index` of a chain exists: who passed what on to whom. The chain itself goes to the content store first."""
+        link = chain.links[index]
+        identity = self.next_id()
+        words = None
+        if trusted_input is not None:
+            salt, data = os.urandom(16), trusted_input.encode("utf-8", "replace")
+            self._side.put(identity, "trusted_input", salt, data)
+            words = evidence.commit(salt, data)
+        initiator = chain.initiator
+        record = evidence.DelegationRecord(
+            agent=agents[index] or "",
+            artifact=link.hash,
+            caused_by=caused_by,
+            chain=self.chain(chain),
+            expires=link.exp,
+            from_agent=agents[index - 1] if index else None,
+            id=identity,
+            initiator={"id": initiator.id, "method": initiator.method, "evidence": initiator.evidence} if initiator is not None else None,
+            observed=observed,
+            parent=chain.links[index - 1].hash if index else None,
+            policy=chain.policies[0] if chain.policies else None,
+            root=chain.root.hash,
+            task=chain.task,
+            time=str(self._clock.now()),
+            tools=sorted(link.tools),
+            trusted_input=words,
+        )
+        self.write(evidence.encode(record))
+
+    def chain(self, chain: VerifiedChain) -> str:
+        """Keep the exact tokens of a chain, and give the digest that records name it by."""
+        return self.document({"aat_chain": [link.token for link in chain.links]})
+
+    def document(self, value: Any) -> str:
+        """Keep a JSON document by content, durably, and give its digest."""
+        return self._objects.put(jcs(value))
+
+    def note(self, kind: str, detail: dict[str, Any], *, by: str = "guard") -> None:
+        """Record something that is not about one call: revocation, policy, lock, key, clock, open."""
+        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=self.next_id(), time=str(self._clock.now()), type=kind)))

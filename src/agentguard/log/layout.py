@@ -1,0 +1,181 @@
+"""Where the log's files are, and the few file-system habits that all of its parts share.
+
+    HOME/log/manifest                    signed list of shards (manifest.py)
+    HOME/log/manifest.lock               held while a shard is added
+    HOME/log/<shard>/lock                held (flock) by the shard's one writer
+    HOME/log/<shard>/<first index>.seg   segments: 20 decimal digits
+    HOME/heads/<shard>                   the shard's last signed checkpoint, remembered outside of it (heads.py)
+
+Directories are 0700, files 0600.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from agentguard.canonical import b64url_decode
+from agentguard.errors import InvalidInput
+from agentguard.keys import PublicKey
+
+#: `fsync` survives a power loss, `process` a killed process (DESIGN §8).
+Durability = Literal["fsync", "process"]
+
+_SHARD = re.compile(r"[0-9a-f]{16}")
+_SEGMENT = re.compile(r"([0-9]{20})\.seg")
+#: Where the system has no fdatasync, fsync does the same and a little more.
+datasync: Final = getattr(os, "fdatasync", os.fsync)
+
+
+def log_name(public: PublicKey) -> str:
+    """The name of the log that a key signs: `agentguard/` and the first 8 bytes of the key's thumbprint in hexadecimal."""
+    return f"agentguard/{b64url_decode(public.thumbprint())[:8].hex()}"
+
+
+def origin_of(public: PublicKey, shard: str) -> str:
+    """The origin of a shard's checkpoints, unique for key and shard."""
+    return f"{log_name(public)}/{shard}"
+
+
+def new_shard_id() -> str:
+    """16 hexadecimal digits. Random, so that an id never comes back and no origin ever stands for two histories."""
+    return secrets.token_hex(8)
+
+
+def is_shard_id(text: str) -> bool:
+    """Whether `text` could name a shard."""
+    return _SHARD.fullmatch(text) is not None
+
+
+def log_directory(home: Path) -> Path:
+    return home / "log"
+
+
+def shard_directory(home: Path, shard: str) -> Path:
+    return home / "log" / shard
+
+
+def head_path(home: Path, shard: str) -> Path:
+    return home / "heads" / shard
+
+
+def segment_name(first: int) -> str:
+    return f"{first:020d}.seg"
+
+
+def segments(directory: Path) -> list[tuple[int, Path]]:
+    """(first index, path) of every segment in a shard's directory, in order. A missing directory has none."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    matches = [(name, _SEGMENT.fullmatch(name)) for name in names]
+    return [(int(match[1]), directory / name) for name, match in matches if match is not None]
+
+
+def shard_directories(home: Path) -> list[str]:
+    """Ids of the shard directories that are there, whatever the manifest says."""
+    try:
+        return sorted(name for name in os.listdir(log_directory(home)) if is_shard_id(name))
+    except FileNotFoundError:
+        return []
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory (0700) with its parents, and make its name durable."""
+    if not path.is_dir():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`. The system may take it in several pieces. Raises OSError."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        more = os.write(descriptor, data[written:])
+        if more <= 0:
+            raise OSError(5, "the system takes no more bytes and gives no reason")
+        written += more
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in place whole or not at all, durably: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def try_lock(path: Path) -> int | None:
+    """Take the lock file at `path` without waiting: its descriptor, or None if somebody holds it. Closing the descriptor gives it up."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path`, waiting for it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_live(directory: Path) -> bool:
+    """Whether a writer holds the shard now. Looking takes a shared lock for an instant, and changes nothing."""
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def read_small(path: Path, limit: int = 1 << 20) -> bytes | None:
+    """The bytes of a small file, or None if there is none. Raises InvalidInput if it cannot be read or is too large."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", place=str(path)) from None
+    if len(data) > limit:
+        raise InvalidInput(f"larger than {limit} bytes", place=str(path))
+    return data

@@ -1,0 +1,179 @@
+"""The Merkle tree of RFC 6962 §2.1: hashes, the compact form a writer needs, and the two proofs.
+
+A tree of `size` leaves is kept as its *peaks*: the roots of the perfect subtrees that its leaves split into, largest first, one for each
+set bit of `size` (RFC 9162 calls what is folded here the tree's decomposition). Appending costs one hash on average and folding the peaks
+to the root one for each of them, so a writer never reads its leaves again.
+
+Everything here is pure. Hashes are 32 raw bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from agentguard.errors import InvalidInput
+
+_sha256 = hashlib.sha256
+
+#: The root of a tree without leaves: the hash of nothing (RFC 6962 §2.1).
+EMPTY_ROOT: Final = _sha256(b"").digest()
+HASH_SIZE: Final = 32
+
+
+def leaf_hash(record: bytes) -> bytes:
+    """SHA-256(0x00 ‖ record)."""
+    return _sha256(b"\x00" + record).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 ‖ left ‖ right)."""
+    return _sha256(b"\x01" + left + right).digest()
+
+
+def fold(peaks: Sequence[bytes]) -> bytes:
+    """The root over peaks given largest first."""
+    if not peaks:
+        return EMPTY_ROOT
+    node = peaks[-1]
+    for peak in peaks[-2::-1]:
+        node = _sha256(b"\x01" + peak + node).digest()
+    return node
+
+
+class Frontier:
+    """The compact form of a tree of `size` leaves."""
+
+    __slots__ = ("peaks", "size")
+
+    size: int
+    peaks: list[bytes]
+
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        """Raises InvalidInput unless there is one 32-byte peak for each set bit of `size`."""
+        if size < 0 or len(peaks) != size.bit_count() or any(len(peak) != HASH_SIZE for peak in peaks):
+            raise InvalidInput(f"a tree of {size} leaves does not have {len(peaks)} such peaks")
+        self.size = size
+        self.peaks = list(peaks)
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash at the right end."""
+        peaks = self.peaks
+        size = self.size
+        self.size = size + 1
+        while size & 1:
+            leaf = _sha256(b"\x01" + peaks.pop() + leaf).digest()
+            size >>= 1
+        peaks.append(leaf)
+
+    def root(self) -> bytes:
+        """The tree's root hash."""
+        return fold(self.peaks)
+
+    def copy(self) -> Frontier:
+        """An independent copy."""
+        return Frontier(self.size, self.peaks)
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """The root over a sequence of leaf hashes."""
+    frontier = Frontier()
+    for leaf in leaves:
+        frontier.append(leaf)
+    return frontier.root()
+
+
+def _split(size: int) -> int:
+    """The largest power of two below `size` (size ≥ 2)."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """The audit path of leaf `index`, lowest node first (RFC 6962 §2.1.1). Raises InvalidInput if there is no such leaf."""
+    if not 0 <= index < len(leaves):
+        raise InvalidInput(f"there is no leaf {index} in a tree of {len(leaves)}")
+    low, high = 0, len(leaves)
+    path: list[bytes] = []
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(root_of(leaves[middle:high]))
+            high = middle
+        else:
+            path.append(root_of(leaves[low:middle]))
+            low = middle
+    return tuple(reversed(path))
+
+
+def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
+    """That the tree over `leaves` extends its first `old_size` (RFC 6962 §2.1.2). Raises InvalidInput unless 0 < old_size ≤ size."""
+    if not 0 < old_size <= len(leaves):
+        raise InvalidInput(f"a tree of {len(leaves)} leaves cannot extend one of {old_size}")
+    low, high = 0, len(leaves)
+    path: list[bytes] = []
+    known = True  # whether the verifier holds the hash of leaves[low:old_size] already, as the old root
+    while old_size < high:
+        middle = low + _split(high - low)
+        if old_size <= middle:
+            path.append(root_of(leaves[middle:high]))
+            high = middle
+        else:
+            path.append(root_of(leaves[low:middle]))
+            low, known = middle, False
+    if not known:
+        path.append(root_of(leaves[low:high]))
+    return tuple(reversed(path))
+
+
+def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
+    """Whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (RFC 9162 §2.1.3.2). Total."""
+    if not 0 <= index < size:
+        return False
+    position, last, node = index, size - 1, leaf
+    for sibling in proof:
+        if last == 0:
+            return False
+        if position & 1 or position == last:
+            node = node_hash(sibling, node)
+            while not position & 1 and position:
+                position >>= 1
+                last >>= 1
+        else:
+            node = node_hash(node, sibling)
+        position >>= 1
+        last >>= 1
+    return last == 0 and node == root
+
+
+def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
+    """Whether the tree under `new_root` extends the one under `old_root` (RFC 9162 §2.1.4.2). Total. Anything extends the empty tree."""
+    if not 0 <= old_size <= new_size:
+        return False
+    if old_size == 0:
+        return not proof and old_root == EMPTY_ROOT
+    if old_size == new_size:
+        return not proof and old_root == new_root
+    path = list(proof)
+    if old_size & (old_size - 1) == 0:
+        path.insert(0, old_root)  # a perfect subtree is its own node in the new tree
+    if not path:
+        return False
+    position, last = old_size - 1, new_size - 1
+    while position & 1:
+        position >>= 1
+        last >>= 1
+    old = new = path[0]
+    for node in path[1:]:
+        if last == 0:
+            return False
+        if position & 1 or position == last:
+            old, new = node_hash(node, old), node_hash(node, new)
+            while not position & 1 and position:
+                position >>= 1
+                last >>= 1
+        else:
+            new = node_hash(new, node)
+        position >>= 1
+        last >>= 1
+    return last == 0 and old == old_root and new == new_root

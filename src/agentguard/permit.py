@@ -1,0 +1,293 @@
+"""The permit: the single-use, short-lived right to run exactly the call that was checked (DESIGN §10)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from agentguard.call import ToolCall
+from agentguard.canonical import jcs, thaw
+from agentguard.context import current_execution, lent_permit
+from agentguard.decision import Code, Decision, Reason, Stage
+from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
+from agentguard.integrity import Tool, commitment_bytes
+
+if TYPE_CHECKING:
+    from agentguard.guard import Guard
+
+#: A permit that was not used for this long is worth nothing.
+LIFETIME_NS: Final = 30 * 1_000_000_000
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Permit:
+    """Given by `guard.check`. Run the tool with `permit.run(fn)` or `await permit.arun(fn)`, once.
+
+    call       the call as it will run: bound arguments, in an immutable copy
+    execution  the id under which the decision stands in the log
+    decision   the decision that allowed it
+    """
+
+    __slots__ = ("_expires", "_guard", "_pid", "_tool", "_unused", "call", "decision", "execution", "presented", "task")
+
+    def __init__(
+        self, guard: Guard, tool: Tool | None, call: ToolCall, presented: ToolCall, decision: Decision, task: str | None, expires: int
+    ) -> None:
+        self._guard, self._tool, self._expires = guard, tool, expires
+        self._pid = os.getpid()
+        self._unused = [True]  # list.pop is atomic: of two threads, one gets it
+        self.call, self.presented, self.decision, self.task = call, presented, decision, task
+        self.execution = decision.execution
+
+    # --- running ----------------------------------------------------------------------------------------------------------------
+
+    def run(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING) -> Any:
+        """Run `fn` with exactly the checked arguments, and record the outcome whatever happens.
+
+        `injected` are arguments that the framework fills in and the model may not present. Raises Denied where the permit does not
+        cover this (used, expired, another function, another process), whatever the tool raises, and OutcomeUnrecorded.
+        """
+        if inspect.iscoroutinefunction(fn):
+            raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
+        self._begin(fn)
+        token = current_execution.set(self.execution)
+        lent = lent_permit.set(None)
+        try:
+            output = self._apply(fn, injected)
+        except BaseException as error:
+            self._finish(_status(error), error=error)
+            raise
+        finally:
+            lent_permit.reset(lent)
+            current_execution.reset(token)
+        if inspect.isgenerator(output):
+            return self._stream(output)
+        if inspect.isasyncgen(output):
+            return self._astream(output)
+        if inspect.iscoroutine(output):
+            output.close()
+            mistake = InvalidInput("the tool returned a coroutine, which was closed unrun", hint="use `await permit.arun(fn)`")
+            self._finish("error", error=mistake)
+            raise mistake
+        self._finish("ok", output=output)
+        return output
+
+    async def arun(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING) -> Any:
+        """The same for a tool that may be async. In `fsync` durability the outcome is written in an executor, so the loop never waits."""
+        self._begin(fn)
+        token = current_execution.set(self.execution)
+        lent = lent_permit.set(None)
+        try:
+            output = self._apply(fn, injected)
+            if inspect.isawaitable(output):
+                output = await output
+        except BaseException as error:
+            await self._afinish(_status(error), error=error)
+            raise
+        finally:
+            lent_permit.reset(lent)
+            current_execution.reset(token)
+        if inspect.isgenerator(output):
+            return self._stream(output)
+        if inspect.isasyncgen(output):
+            return self._astream(output)
+        await self._afinish("ok", output=output)
+        return output
+
+    def release(self) -> None:
+        """Give the permit back unused: `not_run` is recorded. A permit that was used, or released before, is left alone."""
+        if self._take():
+            self._finish("not_run")
+
+    @contextmanager
+    def lend(self) -> Generator[Permit]:
+        """Lend the permit to the wrapped tool below a framework's hook. What is not taken by then is released."""
+        token = lent_permit.set(self)
+        try:
+            yield self
+        finally:
+            lent_permit.reset(token)
+            self.release()
+
+    def covers(self, tool: Tool, arguments: Mapping[str, Any], task: str | None) -> bool:
+        """Whether this permit was given for this very tool object, these presented arguments, this task and this process."""
+        return (
+            self._tool is tool
+            and self.task == task
+            and self._pid == os.getpid()
+            and bool(self._unused)
+            and (jcs(self.presented.arguments) == jcs(arguments) or jcs(self.call.arguments) == jcs(arguments))
+        )
+
+    @property
+    def tool_version(self) -> str | None:
+        """The fingerprint of the tool that was checked."""
+        return self._tool.fingerprint if self._tool is not None else None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """A mutable copy of the checked arguments."""
+        return {name: thaw(value) for name, value in self.call.arguments.items()}
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------
+
+    def _take(self) -> bool:
+        try:
+            return self._unused.pop()
+        except IndexError:
+            return False
+
+    def _begin(self, fn: Callable[..., Any]) -> None:
+        """Use the permit up, or deny. Whatever is wrong, a permit that was taken here never runs again."""
+        if self._pid != os.getpid():
+            self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", f"one of process {self._pid}")
+        if not self._take():
+            self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
+        if self._guard.now() >= self._expires:
+            self._finish("not_run")
+            self._refuse(Code.ARTIFACT_EXPIRED, "a permit younger than 30 s and an artifact in force", "an expired one")
+        tool = self._tool
+        if tool is None:
+            return
+        why = "" if tool.is_body(fn) else f"the function {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+        if why or (why := tool.changed()):
+            self._finish("not_run")
+            self._refuse(Code.INTEGRITY_FAILURE, f"the function that was pinned as {tool.name}", why)
+
+    def _refuse(self, code: Code, required: str, found: str) -> NoReturn:
+        stage = Stage.ADMISSION if code is Code.REPLAY_DETECTED else Stage.TIME if code is Code.ARTIFACT_EXPIRED else Stage.INTEGRITY
+        raise Denied(self._guard.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
+
+    def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any]) -> Any:
+        body = getattr(fn, "__agentguard_body__", fn)
+        if self._tool is not None:
+            return self._tool.parameters.apply(body, self.call.arguments, injected)
+        return body(**self.arguments, **injected)
+
+    def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
+        """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
+        try:
+            self._guard.record_outcome(self, status, output=output, error=error)
+        except Exception as failure:
+            self._withhold(failure)
+
+    async def _afinish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
+        if not self._guard.blocking:
+            return self._finish(status, output=output, error=error)
+        work = asyncio.get_running_loop().run_in_executor(None, lambda: self._finish(status, output=output, error=error))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])  # the tool ran: its outcome must stand before the cancellation goes on
+            raise
+
+    def _withhold(self, failure: Exception) -> NoReturn:
+        self._guard.poison(f"the outcome of execution {self.execution} could not be recorded")
+        cause = str(failure) if isinstance(failure, EvidenceUnavailable | InvalidInput) else type(failure).__name__
+        raise OutcomeUnrecorded(self.execution, cause) from failure
+
+    # --- streams ----------------------------------------------------------------------------------------------------------------
+
+    def _stream(self, source: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Drive a generator tool: its body runs inside the execution, its items are the output."""
+        items = _Items()
+        sent: Any = None
+        self._stream_begins(source)
+        try:
+            while True:
+                token = current_execution.set(self.execution)
+                lent = lent_permit.set(None)
+                try:
+                    item = source.send(sent)
+                finally:
+                    lent_permit.reset(lent)
+                    current_execution.reset(token)
+                items.add(item)
+                sent = yield item
+        except StopIteration as stop:
+            self._finish_stream(items)
+            return stop.value
+        except BaseException as error:
+            source.close()
+            self._finish(_status(error), error=error)
+            raise
+
+    async def _astream(self, source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+        items = _Items()
+        sent: Any = None
+        self._stream_begins(source)
+        try:
+            while True:
+                token = current_execution.set(self.execution)
+                lent = lent_permit.set(None)
+                try:
+                    item = await source.asend(sent)
+                finally:
+                    lent_permit.reset(lent)
+                    current_execution.reset(token)
+                items.add(item)
+                sent = yield item
+        except StopAsyncIteration:
+            self._finish_stream(items)
+        except BaseException as error:
+            await source.aclose()
+            await self._afinish(_status(error), error=error)
+            raise
+
+    def _stream_begins(self, source: Any) -> None:
+        if self._guard.now() >= self._expires:
+            if inspect.isgenerator(source):
+                source.close()
+            self._finish("not_run")
+            self._refuse(Code.ARTIFACT_EXPIRED, "a stream that begins within 30 s of its permit", "one that begins later")
+
+    def _finish_stream(self, items: _Items) -> None:
+        try:
+            self._guard.record_stream(self, items.digest(), items.kept())
+        except Exception as failure:
+            self._withhold(failure)
+
+    # --- not to be passed on -------------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a permit cannot be copied: ask the guard again")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise TypeError("a permit cannot be copied: ask the guard again")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a permit cannot leave its process: ask the guard again")
+
+    def __repr__(self) -> str:
+        return f"<Permit {self.execution} for {self.call.agent} → {self.call.tool}, {'unused' if self._unused else 'used'}>"
+
+
+class _Items:
+    """The items of a stream: a running digest, and the bytes as long as they are few."""
+
+    LIMIT: Final = 64 * 1024
+
+    def __init__(self) -> None:
+        self._hash, self._kept, self._size = hashlib.sha256(), bytearray(), 0
+
+    def add(self, item: Any) -> None:
+        data = commitment_bytes(item)[0] + b"\n"
+        self._hash.update(data)
+        self._size += len(data)
+        if self._size <= self.LIMIT:
+            self._kept += data
+
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+    def kept(self) -> bytes:
+        return bytes(self._kept)
+
+
+def _status(error: BaseException) -> str:
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt) else "error"

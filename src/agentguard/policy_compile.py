@@ -1,0 +1,221 @@
+"""From a document to a `Policy`: rules parsed, references resolved, the canonical form and its digest made.
+
+A policy that does not parse wholly does not load: every problem is collected, and any problem refuses the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from agentguard.canonical import Json, jcs
+from agentguard.constraint import Entry, parse_entry
+from agentguard.errors import InvalidInput
+from agentguard.policy import AgentPolicy, Budget, Delegate, Policy, ToolAttributes, ToolRule, tool_map
+from agentguard.policy_file import Document, Steps, read, read_source
+from agentguard.policy_forbid import Forbid, ForbidIndex
+from agentguard.policy_schema import (
+    AgentModel,
+    ForbidModel,
+    PolicyModel,
+    Problem,
+    Rules,
+    ToolModel,
+    path_text,
+    refuse,
+    suggestion,
+    validate,
+)
+from agentguard.rules import parse_rule
+
+_MAX_PROBLEMS: Final = 100
+_ANY: Final = parse_rule("any")
+
+
+def compile_source(source: str | Path) -> Policy:
+    """See `agentguard.policy.load`."""
+    text, label = read_source(source, "<policy>")
+    document = read(text, label)
+    return _Compiler(document, validate(document)).policy()
+
+
+class _Compiler:
+    """One compilation: the document, its validated model, and the problems found so far."""
+
+    def __init__(self, document: Document, model: PolicyModel) -> None:
+        self.document = document
+        self.model = model
+        self.problems: list[Problem] = []
+
+    def policy(self) -> Policy:
+        forbid = ForbidIndex(self.forbid_rules())
+        tools = {name: _attributes(tool) for name, tool in self.model.tools.items()}
+        agents = {name: self.agent(name, agent, tools, forbid) for name, agent in self.model.agents.items()}
+        environment = {name: self.rule(rule, ("environment", name)) for name, rule in self.model.environment.items()}
+        if self.problems:
+            raise refuse(self.document, self.problems)
+        canonical = jcs(_canonical(self.model, agents, environment))
+        return Policy(
+            name=self.model.name,
+            digest="sha256:" + hashlib.sha256(canonical).hexdigest(),
+            canonical=canonical,
+            source=self.document.label,
+            agents=MappingProxyType(agents),
+            forbid=forbid,
+            tools=MappingProxyType(tools),
+            environment=MappingProxyType(environment),
+            environment_places=MappingProxyType({name: self.document.line(("environment", name)) for name in environment}),
+            warnings=tuple(_warnings(self.document, agents, forbid, tools)),
+        )
+
+    def problem(self, path: Steps, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
+        self.problems.append(Problem(path, message, hint, at_key))
+        if len(self.problems) >= _MAX_PROBLEMS:
+            raise refuse(self.document, self.problems)
+
+    def forbid_rules(self) -> Iterator[Forbid]:
+        for order, rule in enumerate(self.model.forbid):
+            place = self.document.line(("forbid", order))
+            try:
+                yield Forbid(rule.tool, rule.agent, rule.reason or "", place, order)
+            except InvalidInput as error:
+                self.problem(("forbid", order), error.message, error.hint)
+
+    def agent(self, name: str, agent: AgentModel, tools: Mapping[str, ToolAttributes], forbid: ForbidIndex) -> AgentPolicy:
+        path: Steps = ("agents", name)
+        rules = {
+            tool: self.tool(arguments, (*path, "tools", tool), forbid.first(name, tool), tool in tools and tools[tool].unsafe_any_arguments)
+            for tool, arguments in agent.tools.items()
+        }
+        for delegate in agent.delegates:
+            if delegate not in self.model.agents:
+                hint = suggestion(delegate, self.model.agents)
+                self.problem((*path, "delegates", delegate), f"there is no agent {delegate!r}", hint, at_key=True)
+        if len(agent.budgets) > 1:
+            self.problem((*path, "budgets", 1), "a second budget per task", "keep the smaller one")
+        return AgentPolicy(
+            tools=MappingProxyType(rules),
+            budgets=tuple(
+                Budget(budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
+                for index, budget in enumerate(agent.budgets)
+            ),
+            delegates=MappingProxyType(
+                {to: Delegate(delegate.depth, self.document.line((*path, "delegates", to))) for to, delegate in agent.delegates.items()}
+            ),
+            place=self.document.line(path),
+        )
+
+    def tool(self, rules: Rules, path: Steps, forbidden: Forbid | None, any_arguments: bool) -> ToolRule:
+        arguments: dict[str, Entry] = {}
+        rest = False
+        for name, rule in rules.items():
+            if name != "*":
+                arguments[name] = self.rule(rule, (*path, name))
+                continue
+            rest = True
+            if rule != "any" and rule != {"constraint_type": "wildcard"}:
+                self.problem((*path, "*"), "'*' stands for all arguments without a rule and can only be `any`")
+            if not any_arguments:
+                hint = f"name the arguments, or say tools: {{{path[-1]}: {{unsafe_any_arguments: true}}}}"
+                self.problem((*path, "*"), "'*' admits any argument, which this tool is not marked for", hint, at_key=True)
+        return ToolRule(
+            arguments=MappingProxyType(arguments),
+            map=tool_map(arguments, rest),
+            place=self.document.line(path),
+            places=MappingProxyType({name: self.document.line((*path, name)) for name in arguments}),
+            forbidden=forbidden,
+        )
+
+    def rule(self, rule: Any, path: Steps) -> Entry:
+        if rule == "any":
+            return _ANY
+        try:
+            return _parse(rule)
+        except InvalidInput as error:
+            self.problem(_blame(rule, path), error.message, error.hint)
+            return _ANY  # never used: a policy with a problem does not load
+
+
+def _parse(rule: Any) -> Entry:
+    """A rule in a short form, or in the form that artifacts carry and `Policy.canonical` prints."""
+    if type(rule) is dict and "constraint_type" in rule:
+        return parse_entry(rule, extensions=True)
+    return parse_rule(rule)
+
+
+def _blame(rule: Any, path: Steps) -> Steps:
+    """The smallest part of a refused rule that is refused by itself."""
+    if type(rule) is not dict or "constraint_type" in rule:
+        return path
+    for key, value in rule.items():
+        if key == "optional" or _accepted({key: value}):
+            continue
+        path = (*path, key)
+        if key in ("any", "all") and type(value) is list:
+            for index, clause in enumerate(value):
+                if not _accepted(clause):
+                    return _blame(clause, (*path, index))
+        return path
+    return path
+
+
+def _accepted(rule: Any) -> bool:
+    try:
+        parse_rule(rule)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _attributes(tool: ToolModel) -> ToolAttributes:
+    return ToolAttributes(
+        proof_required=tool.proof is not None,
+        rerun_safe=tool.rerun is not None,
+        unsafe_any_arguments=tool.unsafe_any_arguments,
+        opaque=tool.opaque is not None,
+        plain_chains=tool.plain_chains is not None,
+    )
+
+
+def _canonical(model: PolicyModel, agents: Mapping[str, AgentPolicy], environment: Mapping[str, Entry]) -> Json:
+    """The policy with defaults filled in and every rule in one form. It is a policy text itself."""
+    return {
+        "agentguard": 1,
+        "name": model.name,
+        "agents": {
+            name: {
+                "tools": {tool: rule.map.to_json() if rule.arguments or rule.map.rest else {} for tool, rule in agent.tools.items()},
+                "budgets": [{"calls": budget.limit, "per": "task"} for budget in agent.budgets],
+                "delegates": {to: {"depth": delegate.depth} for to, delegate in agent.delegates.items()},
+            }
+            for name, agent in agents.items()
+        },
+        "forbid": [_given(rule) for rule in model.forbid],
+        "tools": {name: given for name, tool in model.tools.items() if (given := _given(tool))},
+        "environment": {name: entry.to_json() for name, entry in environment.items()},
+    }
+
+
+def _given(model: ForbidModel | ToolModel) -> dict[str, Json]:
+    return model.model_dump(exclude_defaults=True)
+
+
+def _warnings(
+    document: Document, agents: Mapping[str, AgentPolicy], forbid: ForbidIndex, tools: Mapping[str, ToolAttributes]
+) -> Iterator[str]:
+    used = {tool for agent in agents.values() for tool in agent.tools}
+    for name in tools:
+        if name not in used:
+            yield f"{document.line(('tools', name))}: {path_text(('tools', name))}: no agent has a rule for this tool"
+    effective = set()
+    for name, agent in agents.items():
+        for tool, rule in agent.tools.items():
+            if rule.forbidden is not None:
+                effective.add(rule.forbidden.order)
+                yield f"{rule.place}: {path_text(('agents', name, 'tools', tool))}: has no effect, forbidden at {rule.forbidden.place}"
+    for order, forbidden in enumerate(forbid.rules):
+        if order not in effective:
+            yield f"{forbidden.place}: forbid {forbidden.tool}: matches no tool that an agent has, or only what an earlier rule forbids"

@@ -1,0 +1,94 @@
+"""Forbid rules, indexed, so that neither loading nor a refusal tries every glob on every name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentguard.matchers import Glob
+
+_WILD: Final = re.compile(r"[*?]")
+
+
+@dataclass(frozen=True, slots=True)
+class Forbid:
+    """Forbids the tools that the glob `tool` matches, to the agents that `agent` matches (to all where it is None). It always wins.
+
+    `order` is its place among the forbid rules: of several that match, the first is named. Raises InvalidInput for a malformed glob.
+    """
+
+    tool: str
+    agent: str | None
+    reason: str
+    place: str
+    order: int = 0
+    _tools: Glob = field(init=False, repr=False, compare=False)
+    _agents: Glob | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tools", Glob(self.tool))
+        object.__setattr__(self, "_agents", None if self.agent is None else Glob(self.agent))
+
+    def covers(self, agent: str, tool: str) -> bool:
+        return self._tools.check(tool) and (self._agents is None or self._agents.check(agent))
+
+
+class _Bucket:
+    """Rules by the literal text that a tool's name must begin with, or else end with; `loose` is for those that promise neither."""
+
+    __slots__ = ("exact", "loose", "prefixes", "suffixes")
+
+    def __init__(self, rules: Iterable[Forbid]) -> None:
+        self.exact: dict[str, list[Forbid]] = {}
+        self.prefixes: dict[int, dict[str, list[Forbid]]] = {}
+        self.suffixes: dict[int, dict[str, list[Forbid]]] = {}
+        self.loose: list[Forbid] = []
+        for rule in rules:
+            parts = _WILD.split(rule.tool)
+            head, tail = parts[0], parts[-1]
+            if len(parts) == 1:
+                self.exact.setdefault(head, []).append(rule)
+            elif head:
+                self.prefixes.setdefault(len(head), {}).setdefault(head, []).append(rule)
+            elif tail:
+                self.suffixes.setdefault(len(tail), {}).setdefault(tail, []).append(rule)
+            else:
+                self.loose.append(rule)
+
+    def candidates(self, tool: str) -> Iterator[Forbid]:
+        yield from self.exact.get(tool, ())
+        for length, group in self.prefixes.items():
+            yield from group.get(tool[:length], ())
+        for length, group in self.suffixes.items():
+            yield from group.get(tool[-length:], ())
+        yield from self.loose
+
+
+class ForbidIndex:
+    """All forbid rules of a policy."""
+
+    __slots__ = ("_named", "_shared", "rules")
+
+    def __init__(self, rules: Iterable[Forbid]) -> None:
+        self.rules = tuple(rules)
+        named: dict[str, list[Forbid]] = {}
+        shared: list[Forbid] = []
+        for rule in self.rules:
+            if rule.agent is None or _WILD.search(rule.agent):
+                shared.append(rule)
+            else:
+                named.setdefault(rule.agent, []).append(rule)
+        self._shared = _Bucket(shared)
+        self._named = {agent: _Bucket(group) for agent, group in named.items()}
+
+    def first(self, agent: str, tool: str) -> Forbid | None:
+        """The first rule that forbids `tool` to `agent`, or None."""
+        found: Forbid | None = None
+        own = self._named.get(agent)
+        for bucket in (self._shared,) if own is None else (self._shared, own):
+            for rule in bucket.candidates(tool):
+                if (found is None or rule.order < found.order) and rule.covers(agent, tool):
+                    found = rule
+        return found

@@ -1,0 +1,207 @@
+"""The shape of a policy file, version 1, and the errors of one that has another shape.
+
+The models check shape only: names, lists, closed sets of keys. The rules of arguments and facts stay as they were read;
+`agentguard.policy` hands them to the constraint language. What pydantic finds is said again in this project's words, with the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from agentguard.errors import InvalidInput
+from agentguard.policy_file import Document, Steps
+
+MAX_SHOWN: Final = 10
+
+#: Agents, tools and facts: printable ASCII without spaces, because names compare as bytes (see `agentguard.call`).
+Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,256}\z")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Rules = dict[str, Any]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _version(value: int) -> int:
+    if value != 1:
+        raise PydanticCustomError("version", "this release reads version 1 of the policy language")
+    return value
+
+
+class BudgetModel(_Model):
+    calls: Annotated[int, Field(ge=1, le=2**53 - 1)]
+    per: Literal["task"]
+
+
+class DelegateModel(_Model):
+    depth: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class AgentModel(_Model):
+    tools: dict[Name, Rules] = {}
+    budgets: list[BudgetModel] = []
+    delegates: dict[Name, DelegateModel] = {}
+
+
+class ForbidModel(_Model):
+    tool: Name
+    agent: Name | None = None
+    reason: Text | None = None
+
+
+class ToolModel(_Model):
+    rerun: Literal["safe"] | None = None
+    proof: Literal["required"] | None = None
+    opaque: Literal["accepted"] | None = None
+    plain_chains: Literal["accepted"] | None = None
+    unsafe_any_arguments: bool = False
+
+
+class PolicyModel(_Model):
+    agentguard: Annotated[int, AfterValidator(_version)]
+    name: Text
+    agents: dict[Name, AgentModel]
+    forbid: list[ForbidModel] = []
+    tools: dict[Name, ToolModel] = {}
+    environment: dict[Name, Any] = {}
+
+
+#: Which model stands where; None matches any name or index.
+_MODELS: Final[tuple[tuple[tuple[str | None, ...], type[_Model]], ...]] = (
+    ((), PolicyModel),
+    (("agents", None), AgentModel),
+    (("agents", None, "budgets", None), BudgetModel),
+    (("agents", None, "delegates", None), DelegateModel),
+    (("forbid", None), ForbidModel),
+    (("tools", None), ToolModel),
+)
+
+#: Words that the design has and this version does not enforce. A rule that does nothing must not look like one that does.
+_NOT_BUILT: Final[dict[type[_Model], frozenset[str]]] = {
+    PolicyModel: frozenset({"import", "unsafe_shadow"}),
+    AgentModel: frozenset({"approval", "unsafe_shadow"}),
+    ToolModel: frozenset({"approval", "labels", "tags"}),
+}
+
+_FOUND: Final[dict[type, str]] = {
+    dict: "a mapping",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    type(None): "nothing",
+}
+_EXPECTED: Final[dict[str, str]] = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a document: where, what, and what may help."""
+
+    path: Steps
+    message: str
+    hint: str | None = None
+    at_key: bool = False
+
+    def text(self) -> str:
+        where = path_text(self.path)
+        return f"{where}: {self.message}" if where else self.message
+
+
+def path_text(path: Steps) -> str:
+    """`agents.triage.tools.search.limit`; members of lists and names that hold more than letters, digits, `_`, `-` stand in brackets."""
+    text = ""
+    for step in path:
+        if type(step) is int:
+            text += f"[{step}]"
+        elif str(step).replace("_", "").replace("-", "").isalnum():
+            text += f".{step}" if text else str(step)
+        else:
+            text += f"[{step!r}]"
+    return text
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'range'?`, or the list of what there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word[:64], names[:1000], n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known here: {', '.join(names)}"[:200] if names else "nothing is known here"
+
+
+def refuse(document: Document, problems: Iterable[Problem]) -> InvalidInput:
+    """One error for all problems, in the order of the document; the first gives the place, the others follow with theirs."""
+    ordered = sorted(problems, key=lambda problem: document.locate(problem.path, key=problem.at_key))
+    first, rest = ordered[0], ordered[1:]
+    hint = first.hint
+    if rest:
+        lines = [f"{document.place(other.path, key=other.at_key)}: {other.text()}" for other in rest[: MAX_SHOWN - 1]]
+        more = f"; and {len(rest) - len(lines)} more" if len(rest) > len(lines) else ""
+        hint = (f"{hint}; " if hint else "") + "also " + "; ".join(lines) + more
+    return InvalidInput(first.text(), place=document.place(first.path, key=first.at_key), hint=hint)
+
+
+def validate(document: Document) -> PolicyModel:
+    """The document as a `PolicyModel`. Raises InvalidInput that lists what is wrong, each with its place."""
+    try:
+        return PolicyModel.model_validate(document.value)
+    except ValidationError as error:
+        raise refuse(document, [_problem(details) for details in error.errors(include_url=False)]) from None
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    path, kind, found = details["loc"], details["type"], details["input"]
+    context = details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(path)
+    if path and path[-1] == "[key]":
+        path = path[:-1]
+        return Problem(path, "a name is 1 to 256 printable ASCII characters without spaces", at_key=True)
+    if kind == "missing":
+        return Problem(path[:-1], f"the key {path[-1]!r} is missing")
+    if kind == "string_pattern_mismatch":
+        return Problem(path, f"a name is 1 to 256 printable ASCII characters without spaces, found {found!r:.80}")
+    if kind == "literal_error":
+        return Problem(path, f"must be {context['expected']}, found {_found(found)}")
+    if kind in _EXPECTED:
+        return Problem(
+            path, f"expected {_EXPECTED[kind]}, found {_found(found)}", "an empty mapping is written {}" if found is None else None
+        )
+    if kind == "greater_than_equal":
+        return Problem(path, f"must be at least {context['ge']}, found {_found(found)}")
+    if kind == "less_than_equal":
+        return Problem(path, f"must be at most {context['le']}, found {_found(found)}")
+    return Problem(path, f"{details['msg'][:1].lower() + details['msg'][1:]}, found {_found(found)}")
+
+
+def _found(value: Any) -> str:
+    if type(value) is dict or type(value) is list or value is None:
+        return _FOUND[type(value)]
+    return f"{value!r:.60}" if type(value) is not bool else str(value).lower()
+
+
+def _unknown_key(path: Steps) -> Problem:
+    model = next(model for shape, model in _MODELS if _fits(path[:-1], shape))
+    key = str(path[-1])
+    if key in _NOT_BUILT.get(model, ()):
+        return Problem(path, f"{key!r} is not supported yet in this version, so nothing would enforce it", "take it out", at_key=True)
+    return Problem(path, f"unknown key {key!r:.80}", suggestion(key, model.model_fields), at_key=True)
+
+
+def _fits(path: Steps, shape: tuple[str | None, ...]) -> bool:
+    return len(path) == len(shape) and all(want is None or want == step for step, want in zip(path, shape, strict=True))

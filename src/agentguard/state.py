@@ -1,0 +1,371 @@
+"""The state store: one atomic `admit`, and the revocations (DESIGN §9, §7 stages 4 and 13).
+
+`admit` is one SQL statement, so it is one transaction: it compares the version that the decision was made on, takes the replay id and
+charges every counter, or changes nothing. What it refuses is then explained from one read snapshot. Outcomes live in the log; the store
+keeps them only for tools that may be rerun, because only there does an outcome decide anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agentguard.errors import InvalidInput, StateUnavailable
+from agentguard.revocation import Action, Event, Kind, Revocations, check_text, parse_target
+from agentguard.state_file import Durability, Execute, StateFile
+from agentguard.state_reconcile import NEVER_RAN, Reconciliation, counter_key, record_event, replay_key, undo
+
+_LARGEST: Final = 2**53  # integers of claims and records stay below it (RFC 8259 §6)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One counter that a call uses up by 1, if it is below `limit`.
+
+    key    name of the counter within its task, e.g. `budget/<agent>/<number of the budget>` or `uses/<hash of the link>`; it stands in the evidence
+    limit  calls, 0 to 2^53
+    name   the counter in words, for a reason
+    """
+
+    key: str
+    limit: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the calls of one agent in one task are charged to. Make it once, when the task is entered: it carries the prepared statement.
+
+    task     id of the root task. Counters are counted per task, and replay ids are unique within it
+    agent    name of the agent that calls
+    charges  every one of them is charged by each call, all or none
+    expires  Unix seconds at which the *root* artifact of the task expires. Not the leaf's: a later leaf of the task could present the id again
+
+    Raises InvalidInput for limits, names and times that a claim cannot hold.
+    """
+
+    task: str
+    agent: str
+    charges: tuple[Charge, ...]
+    expires: int
+    statement: str = field(init=False, repr=False)
+    prefix: str = field(init=False, repr=False)
+    suffix: str = field(init=False, repr=False)
+    keys: str | None = field(init=False, repr=False)
+    tail: tuple[str | int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_text(self.task, "the task id", 1 << 16)
+        check_text(self.agent, "the agent's name", 256)
+        if type(self.expires) is not int or not 0 <= self.expires <= _LARGEST:
+            raise InvalidInput("an account expires at a number of seconds from 0 to 2^53")
+        for charge in self.charges:
+            check_text(charge.key, "the key of a counter", 1024)
+            if type(charge.limit) is not int or not 0 <= charge.limit <= _LARGEST:
+                raise InvalidInput(f"the limit of {charge.name} must be a whole number from 0 to 2^53")
+        prefix, _, suffix = replay_key(self.task, self.agent, "\x00").partition("\x00")
+        tail = [part for charge in self.charges for part in (counter_key(self.task, charge.key), charge.limit, self.expires)]
+        set_ = object.__setattr__
+        set_(self, "statement", _INSERT + _COUNTER * len(self.charges) + _UPSERT)
+        set_(self, "prefix", prefix)
+        set_(self, "suffix", suffix)
+        set_(self, "keys", "\n".join([charge.key for charge in self.charges]) or None)
+        set_(self, "tail", tuple(tail))
+
+
+# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
+# statement that fails changes nothing.
+_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
+_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
+_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
+
+
+class Reservation(NamedTuple):
+    """What one call asks of the store.
+
+    execution  id of the execution that the permit is for
+    shard      log shard that the decision will be recorded in
+    account    what is charged
+    call_id    the caller's id of the call; with task and agent it is the replay key. Ids that ascend keep neighbours on one page
+    version    `Revocations.version` that the decision was made on
+    rerun      whether policy marks the tool `rerun: safe`
+    """
+
+    execution: str
+    shard: str
+    account: Account
+    call_id: str
+    version: int
+    rerun: bool = False
+
+
+class Admitted(NamedTuple):
+    """The call may run. `charged` is False for the repeated call of a rerun-safe tool: its decision records no charge."""
+
+    charged: bool
+
+
+class Replayed(NamedTuple):
+    """The call id was seen. `first` is the execution that had it; `outcome` is known here for rerun-safe tools only, else look in the log."""
+
+    first: str
+    outcome: str | None
+
+
+class Exhausted(NamedTuple):
+    """The first counter, in the order of the charges, that is at its limit."""
+
+    name: str
+    limit: int
+
+
+class Superseded(NamedTuple):
+    """Revocations moved on to `version` since they were read: decide again."""
+
+    version: int
+
+
+Admission: TypeAlias = Admitted | Replayed | Exhausted | Superseded
+
+ADMITTED: Final = Admitted(charged=True)
+ADMITTED_AGAIN: Final = Admitted(charged=False)
+
+
+class State:
+    """The embedded state store of one home. Any number of threads and processes may have it open; see `docs/state.md`.
+
+    Every method raises StateUnavailable if the store cannot answer, and has then changed nothing.
+    """
+
+    __slots__ = ("_file", "_leases")
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._leases: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, durability: Durability = "fsync", wait: float = 5.0) -> State:
+        """Open the store at `path`, and create it (mode 0600) if there is none.
+
+        durability  what acknowledged admissions survive: `process` a killed process, `fsync` also power loss, once the log is replayed
+        wait        seconds to wait for a lock before StateUnavailable
+        """
+        return cls(StateFile(Path(path), durability=durability, wait=wait))
+
+    def close(self) -> None:
+        """Let go of the file. Call `mark` first, if the log is healthy; otherwise the next open reads the log since the last mark."""
+        self._file.close()
+
+    @property
+    def domain(self) -> str:
+        """Name of this store, drawn when it was created. `uses` of an artifact are counted in one named domain only (DESIGN §4)."""
+        return self._file.domain
+
+    # -- admission ----------------------------------------------------------------------------------------------------------------
+
+    def admit(self, reservation: Reservation) -> Admission:
+        """Take the replay id and charge every counter, or change nothing and say why. Atomic among all threads and processes."""
+        execution, shard, account, call_id, version, rerun = reservation
+        file = self._file
+        if not file.acquire():
+            raise file.busy()
+        try:
+            file.look()
+            lease = self._leases.get(shard) or self._lease(shard)
+            parameters = (
+                f"{account.prefix}{call_id}{account.suffix}",
+                version,
+                account.expires,
+                lease,
+                execution,
+                "" if rerun else None,
+                account.keys,
+                *account.tail,
+            )
+            try:
+                file.execute(account.statement, parameters)
+            except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+                return self._admit_slowly(reservation, parameters, error)
+            return ADMITTED
+        finally:
+            file.lock.release()
+
+    def _admit_slowly(self, reservation: Reservation, parameters: tuple[Any, ...], error: Exception) -> Admission:
+        file = self._file
+        pause = file.patience()
+        while True:
+            if isinstance(error, sqlite3.IntegrityError):
+                refusal = self._explain(reservation, parameters[0])
+                if refusal is not None:
+                    return refusal
+                pause(None)  # whatever refused it was released in between
+            elif isinstance(error, sqlite3.Error):
+                pause(error)
+            else:
+                raise file.unavailable(error) from error
+            try:
+                file.execute(reservation.account.statement, parameters)
+            except sqlite3.Error as next_error:
+                error = next_error
+            else:
+                return ADMITTED
+
+    def _explain(self, reservation: Reservation, key: str) -> Admission | None:
+        """Why the statement was refused, from one snapshot; None if nothing in it would refuse it any more."""
+        account = reservation.account
+        with self._file.transaction(write=False) as execute:
+            (version,) = execute("SELECT version FROM meta").fetchone()
+            if version != reservation.version:
+                return Superseded(version)
+            seen = execute("SELECT execution, status FROM cell WHERE key = ?", (key,)).fetchone()
+            if seen is not None:
+                first, status = seen
+                return ADMITTED_AGAIN if reservation.rerun and status == "" else Replayed(first, status or None)
+            for charge, counter in zip(account.charges, account.tail[::3], strict=True):
+                row = execute("SELECT n FROM cell WHERE key = ?", (counter,)).fetchone()
+                if (row[0] if row else 0) >= charge.limit:
+                    return Exhausted(charge.name, charge.limit)
+        return None
+
+    def _lease(self, shard: str) -> int:
+        with self._file.transaction() as execute:
+            row = execute("UPDATE meta SET leases = leases + 1 RETURNING leases").fetchall()[0]
+            execute("INSERT INTO shard VALUES (?, 0, ?) ON CONFLICT (name) DO UPDATE SET lease = excluded.lease", (shard, row[0]))
+        self._leases[shard] = row[0]
+        return int(row[0])
+
+    def settle(self, reservation: Reservation, status: str) -> None:
+        """The outcome of an admitted call is recorded. Writes for rerun-safe tools only, where it ends the right to a second permit.
+
+        A permit that never ran (`not_run`, `released`) keeps its charge and its call id: budgets count admitted calls (DESIGN §9).
+        """
+        if not reservation.rerun or status in NEVER_RAN:
+            return
+        account = reservation.account
+        key = f"{account.prefix}{reservation.call_id}{account.suffix}"
+        with self._file.held():
+            self._file.look()
+            self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
+
+    def release(self, reservation: Reservation) -> None:
+        """Undo an admission whose decision is certainly *not* in the log: charges and call id are given back. Idempotent.
+
+        If the append failed and the record may be there all the same, leave it to `reconcile`, which looks.
+        """
+        account = reservation.account
+        with self._file.transaction() as execute:
+            undo(execute, account.task, f"{account.prefix}{reservation.call_id}{account.suffix}", reservation.execution)
+
+    # -- revocation ---------------------------------------------------------------------------------------------------------------
+
+    def version(self) -> int:
+        """Number of changes to the revocations. One cheap read; `admit` compares it again, so only a denial needs to ask."""
+        with self._file.held():
+            self._file.look()
+            return int(self._file.run("SELECT version FROM meta").fetchone()[0])
+
+    def revocations(self) -> Revocations:
+        """The snapshot to decide on."""
+        with self._file.transaction(write=False) as execute:
+            (version,) = execute("SELECT version FROM meta").fetchone()
+            rows = execute("SELECT action, kind, value, by, reason, time_ns, id FROM revocation ORDER BY time_ns, seq").fetchall()
+        history = [Event(Action(action), Kind(kind), value, by, reason, time, id_) for action, kind, value, by, reason, time, id_ in rows]
+        return Revocations.fold(version, history)
+
+    def history(self) -> tuple[Event, ...]:
+        """Everything that was ever revoked or lifted, oldest first."""
+        with self._file.transaction(write=False) as execute:
+            return _history(execute)
+
+    def revoke(self, kind: str, value: str = "", *, by: str, reason: str = "", time_ns: int, record: str | None = None) -> int:
+        """Withdraw what is named, for every guard on this home from its next call on. Returns the new version.
+
+        kind, value  one of `Kind`, and its value; empty for `all`
+        by           who does it, for people
+        time_ns      now, in nanoseconds of Unix time. The new line takes effect even if the clock has gone back
+        record       id of the evidence record about it, if there is one, so that replaying the log does not apply it twice
+        """
+        return self._change(Action.REVOKE, kind, value, by, reason, time_ns, record)
+
+    def lift(self, kind: str, value: str = "", *, by: str, reason: str = "", time_ns: int, record: str | None = None) -> int:
+        """Take a revocation back; the history keeps both. Raises InvalidInput if exactly this is not revoked. Returns the new version."""
+        return self._change(Action.LIFT, kind, value, by, reason, time_ns, record)
+
+    def _change(self, action: Action, kind: str, value: str, by: str, reason: str, time_ns: int, record: str | None) -> int:
+        named, value = parse_target(kind, value)
+        check_text(by, "the name of who does it", 1024)
+        check_text(reason, "the reason", 4096)
+        event = Event(action, named, value, by, reason, time_ns, record or uuid.uuid4().hex)
+        with self._file.synced(), self._file.transaction() as execute:
+            last = execute(
+                "SELECT action, time_ns FROM revocation WHERE kind = ? AND value = ? ORDER BY time_ns DESC, seq DESC LIMIT 1", (named, value)
+            ).fetchone()
+            if action is Action.LIFT and (last is None or last[0] != Action.REVOKE):
+                raise InvalidInput(f"{named} {value}".strip() + " is not revoked", hint="`agentguard stop --list` shows what is")
+            record_event(execute, event, not_before=last[1] if last else 0)
+            return int(execute("SELECT version FROM meta").fetchone()[0])
+
+    # -- the log ------------------------------------------------------------------------------------------------------------------
+
+    def position(self, shard: str) -> int:
+        """Index of the first record of `shard` that this store may not reflect; 0 for a shard it has never seen."""
+        with self._file.transaction(write=False) as execute:
+            row = execute("SELECT position FROM shard WHERE name = ?", (shard,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def reconcile(self, shard: str, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int, *, owned: bool = True) -> int:
+        """Replay `records` of `shard`, from `position(shard)` to `upto`, forward into the store (DESIGN §9). Idempotent.
+
+        records  (index, decision, outcome or revocation record); records of other types are skipped
+        owned    whether the caller holds the shard, so that nobody else appends to it. Only then are reservations that have no record
+                 released, and only then does the position move while somebody may be counting under it
+
+        Returns how many reservations were released. Raises InvalidInput, naming shard and index, for a record that does not read.
+        """
+        self._leases.pop(shard, None)
+        return Reconciliation(self._file, shard, owned=owned).run(records, upto)
+
+    def mark(self, shard: str, upto: int) -> None:
+        """Every record of `shard` below `upto` is reflected here, and none is missing: the next `reconcile` may start there.
+
+        For a healthy log, at close and now and then in a long run. The caller holds the shard. A reservation that is waiting for its record
+        at this moment stays charged if the process then dies: that is the safe side.
+        """
+        with self._file.transaction() as execute:
+            self._leases.pop(shard, None)
+            execute(
+                "INSERT INTO shard VALUES (?, ?, NULL) ON CONFLICT (name) DO UPDATE SET position = excluded.position, lease = NULL",
+                (shard, upto),
+            )
+
+    def purge(self, now: int, *, rows: int = 2000) -> int:
+        """Sweep the next `rows` rows and drop those that expired an hour ago; returns how many. Call it at open and every few hundred calls.
+
+        now  Unix seconds. The hour is for clocks that jump ahead and come back
+        """
+        with self._file.transaction() as execute:
+            (sweep,) = execute("SELECT sweep FROM meta").fetchone()
+            window = "SELECT key FROM cell WHERE key > ? ORDER BY key LIMIT ?"
+            count, last = execute(f"SELECT count(*), max(key) FROM ({window})", (sweep, rows)).fetchone()  # noqa: S608  # no value in it
+            dropped = 0
+            if count:
+                cut = (sweep, last, now - _GRACE)
+                dropped = execute("DELETE FROM cell WHERE key > ? AND key <= ? AND expires < ?", cut).rowcount
+            execute("UPDATE meta SET sweep = ?", (last if count == rows else "",))
+        return dropped
+
+
+_GRACE: Final = 3600  # seconds
+
+
+def _history(execute: Execute) -> tuple[Event, ...]:
+    rows = execute("SELECT action, kind, value, by, reason, time_ns, id FROM revocation ORDER BY time_ns, seq").fetchall()
+    return tuple([Event(Action(action), Kind(kind), value, by, reason, time, id_) for action, kind, value, by, reason, time, id_ in rows])
+
+
+__all__ = ["ADMITTED", "ADMITTED_AGAIN", "Account", "Admission", "Admitted", "Charge", "Exhausted", "Replayed", "Reservation", "State",
+           "StateUnavailable", "Superseded"]

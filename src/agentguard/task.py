@@ -1,0 +1,138 @@
+"""A task: a run on behalf of an initiator, and the handle that carries an agent's authority (DESIGN §4, §9)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextvars import Token
+from typing import TYPE_CHECKING, Any, Final
+
+from agentguard.artifact import Initiator
+from agentguard.context import current_task
+from agentguard.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from agentguard.guard import Guard
+    from agentguard.state import Charge
+
+_TTL = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d)?")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, None: 1}
+
+
+def parse_ttl(ttl: str | int) -> int:
+    """Seconds of "15m", "90s", "2h", "7d" or a plain number."""
+    match = _TTL.fullmatch(str(ttl)) if type(ttl) in (str, int) else None
+    if match is None or match[2] == "ms":
+        raise InvalidInput(f"{ttl!r:.40} is not a span of time", place="ttl", hint='write "90s", "15m", "2h" or "7d"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def initiator_of(value: str | Initiator) -> Initiator:
+    """A plain name is taken as asserted: nobody authenticated it, and that shows everywhere."""
+    if isinstance(value, Initiator):
+        return value
+    if type(value) is not str or not 0 < len(value) <= 256 or not value.isprintable():
+        raise InvalidInput(f"{value!r:.60} is not an initiator", place="initiator", hint='for example "user:alice"')
+    return Initiator(value)
+
+
+class Task:
+    """Authority of one agent in one task. Use it as a context manager, sync or async, or with `start()` and `close()`.
+
+    Made by `guard.task`, `task.delegate` and `guard.accept`. Calls made while it is current use it; so do calls that name it.
+    Closing a task closes what was delegated from it.
+    """
+
+    def __init__(
+        self, guard: Guard, agent: str, *, parent: Task | None = None, make: Mapping[str, Any] | None = None, presentation: tuple[str, ...] | None = None
+    ) -> None:
+        self.guard = guard
+        self.agent = agent
+        self.parent = parent
+        self._make = make
+        self.tokens: tuple[str, ...] | None = presentation
+        self.chain_object: str | None = None
+        self.charges: tuple[Charge, ...] | None = None
+        self.possessed = presentation is None
+        self.observed = presentation is None
+        self.proof: str | None = None
+        self._closed = False
+        self._entered: list[Token[Task | None]] = []
+        self._id = ""
+
+    @property
+    def id(self) -> str:
+        """The id of the root task, known once the artifact is issued."""
+        return self._id
+
+    def adopt(self, task_id: str) -> None:
+        """Take the id of the chain's root task."""
+        self._id = task_id
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or (self.parent is not None and self.parent.closed)
+
+    def issue(self) -> Task:
+        """Make the artifact, if it is not made yet, without making the task current. Raises Denied."""
+        if self.tokens is None:
+            if self._closed:
+                raise InvalidInput("the task is closed", hint="open a new one with guard.task")
+            made = self.guard.issue(self, self._make or {})
+            self.adopt(made.task_id)
+            self.tokens = tuple(link.token for link in made.links)
+        return self
+
+    def start(self) -> Task:
+        """Issue the artifact and make this task the current one, until `close()`. For notebooks; elsewhere prefer `with`."""
+        self.issue()
+        self._entered.append(current_task.set(self))
+        return self
+
+    def close(self) -> None:
+        """End the task: its authority is gone, and the outer task is current again."""
+        self._closed = True
+        while self._entered:
+            token = self._entered.pop()
+            try:
+                current_task.reset(token)
+            except ValueError:  # closed from another context than it was started in: there is nothing to restore here
+                outer = token.old_value
+                if current_task.get() is self:
+                    current_task.set(None if outer is Token.MISSING else outer)
+
+    def delegate(self, agent: str, scope: Mapping[str, Any] | None = None, *, ttl: str | int | None = None, uses: int | None = None) -> Task:
+        """A narrower task for another agent, derived offline from this one's artifact.
+
+        scope   {tool: {argument: constraint}} as in the policy; {} grants nothing; None keeps this task's entries for the tools in
+                the delegate's own policy and its delegates'
+        ttl     at most what is left of this task's artifact, which is the default
+        uses    at most so many calls
+
+        The artifact is derived when the task is entered. Raises Denied (`delegation_not_allowed`, `delegation_invalid`) there.
+        """
+        return Task(self.guard, agent, parent=self, make={"scope": scope, "ttl": ttl, "uses": uses})
+
+    def presentation(self, proof: str | None = None) -> dict[str, Any]:
+        """The chain as it travels to another process (draft §7.4), with a proof when one is given."""
+        self.issue()
+        body: dict[str, Any] = {"aat_chain": list(self.tokens or ())}
+        if proof is not None:
+            body["aat_pop"] = proof
+        return body
+
+    def __enter__(self) -> Task:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Task:
+        return self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open" if self.tokens else "not started"
+        return f"<Task {self._id or '?'} of {self.agent}, {state}>"

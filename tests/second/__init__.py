@@ -1,0 +1,24 @@
+"""A second, independent evaluator of agentguard's decision, for differential tests.
+
+Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens-02 alone. It imports nothing from
+``agentguard``; it is slow on purpose, and each file is one chapter:
+
+==================  =====================================================================
+``canon``           strict JSON, JCS (RFC 8785) and the admissibility of numbers
+``keys``            base64url, Ed25519 keys and signatures, thumbprints
+``lexical``         paths, URLs, e-mail addresses, globs, networks
+``constraints``     well-formedness of a constraint, and does it accept a value
+``narrowing``       the draft's table of (parent, child) pairs and its key rules
+``samples``         values worth trying against constraints; sample strings of a regex
+``refute``          search for a call that a child admits and its parent does not
+``tokens``          one token: header, claims, the profile's claim object
+``chain``           a chain of tokens (draft steps 1 to 5)
+``proof``           the proof-of-possession JWT (draft step 7)
+``rules``           the policy language, version 1
+``evaluator``       ``evaluate``: stages 0 to 10 in order
+``mint``            signing tokens for tests
+``universe``        the small world that the strategies draw from
+``recipe``          a chain written down before it is signed; the damage done to it
+``strategies``      hypothesis: ``cases()``
+==================  =====================================================================
+"""
