@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from agentguard.canonical import Frozen, Json
 from agentguard.errors import InvalidInput
-from agentguard.matchers import PREFIX, Path, plain_root, put, text_member
+from agentguard.matchers import PREFIX, Path, plain_root, text_member
 from agentguard.values import ARRAYS, shorten, show
-from agentguard.vocabulary import Constraint
+from agentguard.vocabulary import Constraint, put
 
 MAX_URL: Final = 8192
 MAX_EMAIL: Final = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentguard.canonical import b64url, jcs, parse
 from agentguard.constraint import ToolMap
+from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.jws import TOKEN_TYPE, encode_header
 from agentguard.keys import LocalKey, PublicKey, Signer
-from agentguard.link import DEFAULT_LIMITS, MAX_CLAIM_DEPTH, Initiator, Limits, Link, Profile, Uses
+from agentguard.link import DEFAULT_LIMITS, MAX_CLAIM_DEPTH, ChainError, Initiator, Limits, Link, Profile, Uses
 from agentguard.profile import CLAIM, profile_claim
 from agentguard.steps import ENTRY_TYPE, check_child, check_root
 
@@ -26,6 +27,7 @@ __all__ = ["Initiator", "Link", "Profile", "Uses", "derive", "dump_presentation"
 
 #: A presentation holds a chain and a proof; beyond this nothing is parsed.
 _MAX_PRESENTATION: Final = 1 << 20
+_SIGNATURE_SIZE: Final = 86  # 64 bytes in base64url
 
 
 def issue(
@@ -64,7 +66,7 @@ def issue(
     signing, read = _prepare(claims, profile)
     public = signer.public
     check_root(read, "", _digest(signing), public, frozenset({iss}), limits=limits, now=now, profile=profile is not None)
-    return _finish(signing, signer, limits)
+    return _finish(signing, signer, limits, 0, 0)
 
 
 def derive(
@@ -89,17 +91,20 @@ def derive(
 
     Raises ChainError (an InvalidInput) that names the step at which the artifact would be refused.
     """
-    above: Link = parent if isinstance(parent, Link) else parent.leaf
+    links = (parent,) if isinstance(parent, Link) else parent.links
+    above, index = links[-1], links[-1].depth + 1
     if signer.public != above.holder:
-        raise InvalidInput("only the parent's holder can derive from it", place=f"link {above.depth + 1}, step 4b")
+        raise ChainError(Code.SIGNATURE_INVALID, "4b", index, "only the parent's holder can derive from it")
     if (profile is None) is not (above.profile is None):
-        raise InvalidInput("a chain is all plain or all profile", place=f"link {above.depth + 1}, step 4a")
+        raise ChainError(Code.ARTIFACT_MALFORMED, "4a", index, "a chain is all plain or all profile")
+    if jti in {link.jti for link in links}:
+        raise ChainError(Code.DELEGATION_INVALID, "2c", index, "its jti stands twice in the chain")
     claims = {
         "jti": jti or new_id(now),
         "iss": above.holder.uri,
         "iat": max(now, above.iat),
         "exp": above.exp if exp is None else exp,
-        "del_depth": above.depth + 1,
+        "del_depth": index,
         "del_max_depth": above.max_depth if max_depth is None else max_depth,
         "par_hash": above.par_hash,
         "cnf": {"jwk": holder.jwk()},
@@ -107,8 +112,8 @@ def derive(
         **_optional(aud, profile),
     }
     signing, read = _prepare(claims, profile)
-    check_child(read, "", _digest(signing), above, above.depth + 1, limits=limits, now=now)
-    return _finish(signing, signer, limits)
+    check_child(read, "", _digest(signing), above, index, limits=limits, now=now)
+    return _finish(signing, signer, limits, index, sum([len(link.token) for link in links]))
 
 
 def dump_presentation(tokens: Sequence[str], pop: str | None = None) -> dict[str, Any]:
@@ -169,12 +174,14 @@ def _digest(signing: str) -> bytes:
     return hashlib.sha256(signing.encode("ascii")).digest()
 
 
-def _finish(signing: str, signer: Signer, limits: Limits) -> str:
+def _finish(signing: str, signer: Signer, limits: Limits, index: int, chain_size: int) -> str:
     data = signing.encode("ascii")
+    size = len(data) + 1 + _SIGNATURE_SIZE
+    if size > limits.max_token_size:
+        raise ChainError(Code.ARTIFACT_MALFORMED, "2a", index, f"the artifact would be longer than {limits.max_token_size} bytes")
+    if chain_size + size > limits.max_chain_size:
+        raise ChainError(Code.ARTIFACT_MALFORMED, "2b", index, f"the chain would be longer than {limits.max_chain_size} bytes")
     signature = signer.sign(data)
     if type(signer) is not LocalKey and not signer.public.verify(signature, data):  # a key service may be set up wrongly
-        raise InvalidInput("the signer's signature does not verify under its own public key")
-    token = f"{signing}.{b64url(signature)}"
-    if len(token) > limits.max_token_size:
-        raise InvalidInput(f"the artifact has {len(token)} bytes, more than {limits.max_token_size}", place="step 2a", hint="grant fewer tools")
-    return token
+        raise ChainError(Code.SIGNATURE_INVALID, "4b" if index else "3b", index, "the signature does not verify under the signer's key")
+    return f"{signing}.{b64url(signature)}"

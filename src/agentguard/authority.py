@@ -33,7 +33,13 @@ class Authority:
         self._names: dict[str, tuple[str | None, ...]] = {}
         self._lock = threading.Lock()
         # A root artifact is bound to the facts that the operator gave (deployment and the like): it is worth nothing elsewhere.
-        self._env = {name: parse_rule({"exact": environment[name]}, where=f"environment.{name}") for name in given if _scalar(environment[name])}
+        self._env = {
+            name: parse_rule({"exact": environment[name]}, where=f"environment.{name}") for name in given if _scalar(environment[name])
+        }
+
+    def forget(self) -> None:
+        """Start with an empty cache."""
+        self._prefixes = PrefixCache()
 
     def grant(self, task: Task | None) -> Grant:
         """Verify a task's chain. A known chain costs a hash and a lookup."""
@@ -86,7 +92,15 @@ class Authority:
         return verify_structure((token,), self._home.trust.anchors, self._limits, cache=self._prefixes)
 
     def derive(
-        self, parent: VerifiedChain, holder: str, agent: str, *, scope: Mapping[str, Any] | None, ttl: int | None, uses: int | None, now: int
+        self,
+        parent: VerifiedChain,
+        holder: str,
+        agent: str,
+        *,
+        scope: Mapping[str, Any] | None,
+        ttl: int | None,
+        uses: int | None,
+        now: int,
     ) -> VerifiedChain:
         """A narrower artifact, signed by the parent's holder. Raises ChainError where it would not narrow."""
         profile = Profile(agent=agent, initiator=None, task=None, policy=None, env={}, nbf=now, uses=self._uses(uses))
@@ -115,5 +129,3 @@ class Authority:
 
 def _scalar(value: Frozen) -> bool:
     return value is None or type(value) in (str, int, float, bool)
-
-

@@ -299,5 +299,5 @@ def digest(value: Any) -> str:
 def as_mapping(value: Any, what: str) -> Mapping[str, Any]:
     """`value` as a JSON object, or InvalidInput that names `what`."""
     if type(value) is dict or type(value) is MappingProxyType:
-        return value  # type: ignore[no-any-return]  # members are strings by parse and freeze
+        return value
     raise InvalidInput(f"{what} must be an object, found {type(value).__name__}")

@@ -42,7 +42,7 @@ _Above = Mapping[str, tuple[tuple[str, Entry], ...]]
 _NOTHING: Final[_Above] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VerifiedChain:
     """A chain that passed steps 1 to 5, and everything a call asks of it. It says nothing about the time of day.
 
@@ -145,10 +145,10 @@ def _sizes(tokens: tuple[str, ...], limits: Limits) -> None:
     for index, token in enumerate(tokens):
         size = len(token) if token.isascii() else len(token.encode("utf-8", "surrogatepass"))
         if size > limits.max_token_size:
-            raise ChainError(Code.ARTIFACT_MALFORMED, "2a", index, f"the token is longer than {limits.max_token_size} bytes", found=str(size))
+            raise ChainError(Code.ARTIFACT_MALFORMED, "2a", index, f"the token is longer than {limits.max_token_size} bytes")
         total += size
     if total > limits.max_chain_size:
-        raise ChainError(Code.ARTIFACT_MALFORMED, "2b", 0, f"the chain is longer than {limits.max_chain_size} bytes", found=str(total))
+        raise ChainError(Code.ARTIFACT_MALFORMED, "2b", 0, f"the chain is longer than {limits.max_chain_size} bytes")
 
 
 def _longest(count: int, prefix: Callable[[int], VerifiedChain | None] | None) -> VerifiedChain | None:
@@ -198,7 +198,7 @@ def _assemble(links: tuple[Link, ...]) -> VerifiedChain:
         task_id=f"aat:{root.hash}" if task is None else task,
         policies=() if leaf.policy is None else (leaf.policy,),
         env=tuple([(index, name, entry) for index, profile in enumerate(profiles) for name, entry in profile.env.items()]),
-        uses=tuple([(link.hash, link.profile.uses.limit, link.profile.uses.domain) for link in links if link.profile and link.profile.uses]),
+        uses=tuple([(link.hash, use.limit, use.domain) for link, profile in zip(links, profiles, strict=False) if (use := profile.uses)]),
         audiences=tuple([(index, link.aud) for index, link in enumerate(links) if link.aud is not None]),
         above=_above(links) if len(links) > 1 else _NOTHING,
     )
@@ -232,8 +232,8 @@ def check_time(chain: VerifiedChain, now: float, limits: Limits = DEFAULT_LIMITS
         return None
     for index, link in enumerate(chain.links):
         if not link.exp > now:
-            step = "4i" if index else "3e"
-            return ChainError(Code.ARTIFACT_EXPIRED, step, index, "the artifact has expired", required=f"exp after {now}", found=str(link.exp))
+            step, required = "4i" if index else "3e", f"exp after {now}"
+            return ChainError(Code.ARTIFACT_EXPIRED, step, index, "the artifact has expired", required=required, found=str(link.exp))
         for step, start in (("4k" if index else "3f", link.iat), ("profile.nbf", link.nbf)):
             if not start <= latest:
                 required, found = f"a beginning up to {latest}", str(start)
@@ -289,6 +289,7 @@ def check_audience(chain: VerifiedChain, audience: Collection[str], *, require: 
 
     `require`: at least one link must have an `aud`.
     """
+    audience = (audience,) if isinstance(audience, str) else audience  # `in` would find parts of a string
     for index, names in chain.audiences:
         if not any(name in audience for name in names):
             required, found = " or ".join(sorted(audience)) or "no audience", ", ".join(names)[:256]

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.home import Home
-from agentguard.revocation import KINDS
-from agentguard.errors import InvalidInput
+from agentguard.log import iter_records, read_shards
+from agentguard.revocation import parse_target
 
 if TYPE_CHECKING:
     from agentguard.ledger import Ledger
 
+#: What `stop` names when it names everything.
+ALL = "all"
 _ACCEPTED = "clock_accepted_until"
 
 
-def stop(home: Home, ledger: Ledger, kind: str, value: str, *, by: str, reason: str = "") -> int:
-    """Withdraw authority. It takes effect on the next call of every guard on this home, before the record of it is written."""
-    _known(kind, value)
+def stop(home: Home, ledger: Ledger, kind: str, value: str = ALL, *, by: str, reason: str = "") -> int:
+    """Withdraw authority. It takes effect on the next call of every guard on this home, before the record of it is written.
+
+    Raises InvalidInput for a kind that does not exist or a value that names nothing. Returns the version of the revocations.
+    """
     version = home.state.revoke(kind, value, by=by, reason=reason, time_ns=time.time_ns())
-    ledger.note("revocation", {"kind": kind, "value": value, "reason": reason, "version": version, "lifted": False}, by=by)
+    ledger.note("revocation", {"kind": kind, "lifted": False, "reason": reason, "value": value, "version": version}, by=by)
     return version
 
 
-def lift(home: Home, ledger: Ledger, kind: str, value: str, *, by: str, reason: str = "") -> int:
+def lift(home: Home, ledger: Ledger, kind: str, value: str = ALL, *, by: str, reason: str = "") -> int:
     """Take a stop back. Evidence first: nothing is allowed again without a record of who said so."""
-    _known(kind, value)
-    ledger.note("revocation", {"kind": kind, "value": value, "reason": reason, "version": home.state.version() + 1, "lifted": True}, by=by)
+    named, value = parse_target(kind, value)
+    if not home.state.revocations().holds(named, value):
+        raise InvalidInput(f"{named} {value} is not stopped", hint="`agentguard stop --list` shows what is")
+    detail = {"kind": kind, "lifted": True, "reason": reason, "value": value, "version": home.state.version() + 1}
+    ledger.note("revocation", detail, by=by)
     return home.state.lift(kind, value, by=by, reason=reason, time_ns=time.time_ns())
-
-
-def _known(kind: str, value: str) -> None:
-    if kind not in KINDS:
-        raise InvalidInput(f"{kind!r:.40} cannot be stopped", hint=f"one of {', '.join(KINDS)}")
-    if not value:
-        raise InvalidInput(f"which {kind} should be stopped?")
 
 
 def clock_floor(home: Home) -> int:
@@ -55,13 +57,30 @@ def accept_clock(home: Home, ledger: Ledger, *, by: str, reason: str = "") -> No
 
 
 def reconcile(home: Home) -> None:
-    """Bring the state store up to the log: replay what it missed, release what was reserved and never recorded."""
-    shard = home.log.shard
-    home.state.reconcile(shard, _decisions(home, shard, home.state.position(shard)), upto=home.log.size)
+    """Bring the state store up to the log: replay what it missed, release what was reserved and never recorded.
+
+    Our own shard is reconciled as its owner. Others are replayed only where the store has never seen them: it is new, or was lost.
+    """
+    own = home.log.shard
+    for shard in read_shards(home.path):
+        start = home.state.position(shard)
+        if shard == own:
+            home.state.reconcile(shard, _records(home, shard, start), upto=home.log.size)
+        elif start == 0:
+            home.state.reconcile(shard, _records(home, shard, 0), upto=0, owned=False)
+    home.state.purge(time.time_ns() // 10**9)
 
 
-def _decisions(home: Home, shard: str, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index, record in home.log.records(start=start):
+def mark(home: Home) -> None:
+    """Note that the state holds all that the log says, so that the next open need not read it again. At close; a sick log is left alone."""
+    if home.log.poisoned is None:
+        with suppress(StateUnavailable):
+            home.state.mark(home.log.shard, home.log.size)
+
+
+def _records(home: Home, shard: str, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What the state cares about."""
+    for _, index, record in iter_records(home.path, shard, start):
         body = msgspec.json.decode(record)
-        if body.get("type") in ("decision", "outcome"):
+        if type(body) is dict and body.get("type") in ("decision", "outcome", "revocation"):
             yield index, body

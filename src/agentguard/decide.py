@@ -15,7 +15,7 @@ from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import Policy
-from agentguard.proof import Proof, verify_proof
+from agentguard.proof import proof_id, verify_proof
 from agentguard.revocation import Revocations
 from agentguard.state import Charge
 
@@ -117,16 +117,16 @@ def refuse(call: ToolCall, policy: str, stage: Stage, reason: Reason) -> Decisio
     return Decision(verdict, reason.code, stage, (reason,), call.agent, call.tool, call.call_id or "", policy)
 
 
-def from_chain_error(error: ChainError) -> Reason:
-    return Reason(error.code, subject=error.subject, required=error.required, found=error.message, place=error.place or "")
-
-
 # --- the stages ---------------------------------------------------------------------------------------------------------------------
 
 
 def _call(case: _Case) -> Reason | None:
     defect = case.call.defect or case.binding.defect
-    return Reason(Code.MALFORMED_CALL, subject=case.call.tool, required="a well-formed call that the tool can take", found=defect) if defect else None
+    return (
+        Reason(Code.MALFORMED_CALL, subject=case.call.tool, required="a well-formed call that the tool can take", found=defect)
+        if defect
+        else None
+    )
 
 
 def _presence(case: _Case) -> Reason | None:
@@ -144,7 +144,7 @@ def _presence(case: _Case) -> Reason | None:
 def _chain(case: _Case) -> Reason | None:
     grant = case.grant
     if grant.error is not None:
-        return from_chain_error(grant.error)
+        return grant.error.reason()
     if grant.chain is None:
         return Reason(Code.ARTIFACT_MALFORMED, required="a chain of artifacts", found="none that could be read")
     links = grant.chain.links
@@ -152,12 +152,16 @@ def _chain(case: _Case) -> Reason | None:
         claimed = link.profile.agent if link.profile is not None else None
         if name is None:
             found = f"no binding for the key of {claimed or 'its holder'}"
-            return Reason(Code.DELEGATION_INVALID, claimed or "", "a trusted binding of the holder's key to an agent", found, f"link {index}")
+            return Reason(
+                Code.DELEGATION_INVALID, claimed or "", "a trusted binding of the holder's key to an agent", found, f"link {index}"
+            )
         if claimed is not None and claimed != name:
             return Reason(Code.DELEGATION_INVALID, claimed, f"the agent that holds the key, {name}", claimed, f"link {index}")
     if grant.agents[-1] != case.call.agent:
         found = f"the artifact of {grant.agents[-1]}"
-        return Reason(Code.DELEGATION_INVALID, case.call.agent, f"an artifact of the calling agent {case.call.agent}", found, f"link {len(links) - 1}")
+        return Reason(
+            Code.DELEGATION_INVALID, case.call.agent, f"an artifact of the calling agent {case.call.agent}", found, f"link {len(links) - 1}"
+        )
     return None
 
 
@@ -166,18 +170,19 @@ def _time(case: _Case) -> Reason | None:
         fix = "check the machine's clock, then `agentguard log accept-clock`"
         return Reason(Code.CLOCK_UNRELIABLE, "clock", "a wall clock at or after the last checkpoint", case.facts.clock, fix=fix)
     error = check_time(case.chain, case.now, case.facts.limits)
-    return from_chain_error(error) if error is not None else None
+    return error.reason() if error is not None else None
 
 
 def _revocation(case: _Case) -> Reason | None:
-    revocations = case.facts.revocations
-    if not revocations.active:
+    if not case.facts.revocations.active:
         return None
-    hit = revocations.hit(case.chain.revocable, tuple(name for name in case.grant.agents if name))
+    chain, agents = case.chain, tuple([name or "" for name in case.grant.agents])
+    initiator = chain.initiator.id if chain.initiator is not None else None
+    hit = case.facts.revocations.match(links=chain.hashes, keys=chain.keys, agents=agents, task=chain.task_id, initiator=initiator)
     if hit is None:
         return None
-    kind, value = hit
-    return Reason(Code.ARTIFACT_REVOKED, subject=kind, required="an artifact that nobody withdrew", found=f"{kind} {value} is stopped".replace("all all", "everything"))
+    place = f"link {hit.link}" if hit.link is not None else ""
+    return Reason(Code.ARTIFACT_REVOKED, str(hit.kind), "an artifact that nobody withdrew", hit.describe(), place)
 
 
 def _environment(case: _Case) -> Reason | None:
@@ -201,7 +206,9 @@ def _policy_environment(case: _Case) -> Reason | None:
 def _policy_digest(case: _Case) -> Reason | None:
     for wanted in case.chain.policies:
         if wanted != case.policy.digest:
-            return Reason(Code.POLICY_MISMATCH, "policy", f"the policy {wanted[:23]}…", f"{case.policy.digest[:23]}…", fix="issue a new artifact")
+            return Reason(
+                Code.POLICY_MISMATCH, "policy", f"the policy {wanted[:23]}…", f"{case.policy.digest[:23]}…", fix="issue a new artifact"
+            )
     return None
 
 
@@ -221,11 +228,15 @@ def _scope(case: _Case) -> Reason | None:
         fix = f"tools: {{{case.call.tool}: {{plain_chains: accepted}}}}"
         return Reason(Code.TOOL_NOT_IN_SCOPE, case.call.tool, "an artifact of the agentguard profile", "a plain chain", fix=fix)
     error = check_scope(
-        case.chain, case.call.tool, case.call.arguments, case.binding.bound, any_arguments=not case.chain.profile or attributes.unsafe_any_arguments
+        case.chain,
+        case.call.tool,
+        case.call.arguments,
+        case.binding.bound,
+        any_arguments=not case.chain.profile or attributes.unsafe_any_arguments,
     )
     if error is None:
         error = check_audience(case.chain, case.facts.audience)
-    return from_chain_error(error) if error is not None else None
+    return error.reason() if error is not None else None
 
 
 def _proof(case: _Case) -> Reason | None:
@@ -234,25 +245,21 @@ def _proof(case: _Case) -> Reason | None:
         if not wanted:
             return None
         return Reason(Code.PROOF_MISSING, case.call.agent, "a proof that the caller holds the leaf's key", "none")
-    result = proof_of(case.call, case.chain, case.facts, case.now, require_audience=not case.grant.possessed)
-    return from_chain_error(result) if isinstance(result, ChainError) else None
-
-
-def proof_of(call: ToolCall, chain: VerifiedChain, facts: Facts, now: int, *, require_audience: bool) -> Proof | ChainError:
-    """Verify the proof that a call brings (draft step 7)."""
+    facts, away = case.facts, not case.grant.possessed
     try:
-        return verify_proof(
-            call.proof or "",
-            chain.leaf,
-            call.tool,
-            call.arguments,
-            now,
+        verify_proof(
+            case.call.proof,
+            case.chain.leaf,
+            case.call.tool,
+            case.call.arguments,
+            case.now,
             limits=facts.limits,
             audience=facts.audience,
-            require_aud=require_audience,
+            require_aud=away,
         )
     except ChainError as error:
-        return error
+        return error.reason()
+    return None
 
 
 def _policy(case: _Case) -> Reason | None:
@@ -281,20 +288,21 @@ _STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (
 # --- what an allowed call charges -----------------------------------------------------------------------------------------------------
 
 
-def reservation(call: ToolCall, chain: VerifiedChain, policy: Policy, facts: Facts, now: int) -> tuple[Charge, ...] | Reason:
-    """The counters that admission must move, all or none; or the reason why they cannot be counted here (stage 13)."""
-    charges = policy.charges(call.agent, chain.task_id)
-    if chain.uses:
-        extra = []
-        for link_hash, limit, domain in chain.uses:
-            if domain != facts.domain:
-                found = f"the domain {facts.domain}"
-                return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, f"link {link_hash[:12]}")
-            extra.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
-        charges = (*charges, *extra)
-    if call.proof is not None:
-        proof = proof_of(call, chain, facts, now, require_audience=False)
-        if isinstance(proof, ChainError):
-            return from_chain_error(proof)
-        charges = (*charges, Charge(f"proof/{chain.leaf.hash}/{proof.jti}", 1, "proof"))
-    return charges
+def charges(agent: str, chain: VerifiedChain, policy: Policy, facts: Facts) -> tuple[Charge, ...] | Reason:
+    """The counters that each call of `agent` under `chain` moves, all or none; or why they cannot be counted here (stage 13)."""
+    rules = policy.agents.get(agent)
+    budgets = [
+        Charge(f"budget/{agent}/{budget.name}", budget.limit, budget.name) for budget in (rules.budgets if rules is not None else ())
+    ]
+    uses = []
+    for link_hash, limit, domain in chain.uses:
+        if domain != facts.domain:
+            found, place = f"the domain {facts.domain}", f"link {link_hash[:12]}"
+            return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, place)
+        uses.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
+    return (*budgets, *uses)
+
+
+def proof_charge(call: ToolCall, chain: VerifiedChain) -> Charge:
+    """A proof is good for one call: its `jti`, read from a token that stage 9 verified."""
+    return Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof or '')}", 1, "proof")

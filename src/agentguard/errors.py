@@ -1,12 +1,12 @@
 """Every exception that leaves agentguard, named by what the caller can do about it.
 
-    AgentguardError
-    ├── InvalidInput        the artifact, policy, call, key, lock or log that was given is wrong: mend it
-    ├── Denied              the call must not run, and did not (`.decision` says why)
-    │   └── ApprovalRequired   the same, but somebody may still say yes
-    ├── EvidenceUnavailable the log cannot promise that a record is durable: nothing runs until it is reopened
-    ├── StateUnavailable    the state store cannot admit: nothing runs
-    └── OutcomeUnrecorded   the tool ran, its outcome could not be recorded, its output is withheld: never retry
+AgentguardError
+├── InvalidInput        the artifact, policy, call, key, lock or log that was given is wrong: mend it
+├── Denied              the call must not run, and did not (`.decision` says why)
+│   └── ApprovalRequired   the same, but somebody may still say yes
+├── EvidenceUnavailable the log cannot promise that a record is durable: nothing runs until it is reopened
+├── StateUnavailable    the state store cannot admit: nothing runs
+└── OutcomeUnrecorded   the tool ran, its outcome could not be recorded, its output is withheld: never retry
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     chain: str | None
     code: str | None
     environment: str
+    expires: int | None  # seconds; when the root artifact ends, and with it the need to remember the call id
     guard: str
     id: str
     initiator: msgspec.Raw
@@ -63,6 +64,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     policy: str
     proof: str | None
     reasons: str | None  # commitment to the reasons, which may quote values
+    rerun: bool  # whether the tool may be run again where no outcome is known
     reserved: msgspec.Raw
     revocations: int
     stages: msgspec.Raw

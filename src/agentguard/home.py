@@ -1,15 +1,15 @@
 """The guard's home directory: one place that knows what lies where.
 
-    .agentguard/
-      keys/          issuer.key, log.key, agents/*.key      0600, never leave
-      log/           shards of the transparency log          the truth
-      head           remembered heads, outside the log
-      objects/       chains, policies, locks, environments   by content
-      side/          salts and values behind commitments     0600, erasable
-      state.db       replay ids, counters, revocations       rebuilt from the log where it is behind
-      index.db       for queries                             rebuilt from the log at any time
-      trust.json     foreign issuers and agents' keys        optional, written by the operator
-      tools.lock.json                                        optional, `agentguard tools lock`
+.agentguard/
+  keys/          issuer.key, log.key, agents/*.key      0600, never leave
+  log/           shards of the transparency log          the truth
+  head           remembered heads, outside the log
+  objects/       chains, policies, locks, environments   by content
+  side/          salts and values behind commitments     0600, erasable
+  state.db       replay ids, counters, revocations       rebuilt from the log where it is behind
+  index.db       for queries                             rebuilt from the log at any time
+  trust.json     foreign issuers and agents' keys        optional, written by the operator
+  tools.lock.json                                        optional, `agentguard tools lock`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from agentguard.canonical import as_mapping, digest, parse
-from agentguard.chain import Anchor
+from agentguard.chain import Anchor, TrustAnchors
 from agentguard.errors import InvalidInput
 from agentguard.keys import KeyRing, PublicKey
 from agentguard.log import Log
@@ -36,14 +36,14 @@ Durability = Literal["fsync", "process"]
 class Trust:
     """Whom the guard believes: issuers of root artifacts, and which agent holds which key."""
 
-    anchors: tuple[Anchor, ...]
+    anchors: TrustAnchors
     agents: Mapping[str, str]  # key thumbprint -> agent
     digest: str
 
     @classmethod
     def of(cls, anchors: tuple[Anchor, ...], agents: Mapping[str, str]) -> Trust:
         body = {"agents": dict(agents), "anchors": sorted([anchor.iss, anchor.key.thumbprint()] for anchor in anchors)}
-        return cls(anchors, MappingProxyType(dict(agents)), digest(body))
+        return cls(TrustAnchors(anchors), MappingProxyType(dict(agents)), digest(body))
 
     @classmethod
     def load(cls, path: Path, own: Anchor) -> Trust:

@@ -80,7 +80,9 @@ class _Pin:
         if not isinstance(fn, FunctionType):
             call = getattr(type(fn), "__call__", None)
             if not isinstance(call, FunctionType):
-                raise InvalidInput(f"{target!r:.80} is not written in Python, so there is nothing to pin", hint="the policy may accept it as opaque")
+                raise InvalidInput(
+                    f"{target!r:.80} is not written in Python, so there is nothing to pin", hint="the policy may accept it as opaque"
+                )
             self.owner, self.self_type, fn = fn, type(fn), call
         self.fn: FunctionType = fn
         self.code = fn.__code__
@@ -415,7 +417,7 @@ def _entry(name: str, item: Any) -> LockEntry:
         raise InvalidInput(f"tool {name!r}: expected the members {', '.join(members)} (strings) and injected (array)")
     if type(item["injected"]) is not list or any(type(part) is not str for part in item["injected"]):
         raise InvalidInput(f"tool {name!r}: injected must be an array of strings")
-    return LockEntry(*(item[member] for member in members), injected=tuple(item["injected"]))
+    return LockEntry(**{member: item[member] for member in members}, injected=tuple(item["injected"]))
 
 
 def commitment_bytes(value: Any) -> tuple[bytes, str]:

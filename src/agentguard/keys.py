@@ -7,6 +7,7 @@ that is not reduced (PITFALLS "bad keys"). A private key is a PKCS#8 PEM file th
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -89,7 +90,7 @@ class PublicKey:
         x = jwk.get("x")
         if type(x) is not str:
             raise InvalidInput("the JWK has no x")
-        return cls.from_raw(b64url_decode(x))
+        return _known(x)
 
     def jwk(self) -> dict[str, str]:
         """The public JWK: `{kty, crv, x}`."""
@@ -128,6 +129,12 @@ class PublicKey:
 
     def __repr__(self) -> str:
         return f"<PublicKey {self._thumbprint[:12]}…>"
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(x: str) -> PublicKey:
+    """The same few keys stand in many tokens."""
+    return PublicKey.from_raw(b64url_decode(x))
 
 
 class Signer(Protocol):

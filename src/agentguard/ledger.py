@@ -41,7 +41,6 @@ class Ledger:
         call: ToolCall,
         bound: Mapping[str, Frozen],
         *,
-        execution: str,
         task: str | None,
         caused_by: str | None,
         chain: VerifiedChain | None,
@@ -51,10 +50,11 @@ class Ledger:
         lock: str | None,
         revocations: int,
         tool_version: str | None,
-        reserved: msgspec.Raw,
+        rerun: bool,
         now: int,
     ) -> bytes:
         """The bytes of a decision record. The values behind its commitments are in the side store when this returns."""
+        execution = decision.execution
         salt = os.urandom(16)
         arguments = jcs(call.arguments)
         self._side.put(execution, "arguments", salt, arguments)
@@ -79,6 +79,7 @@ class Ledger:
             chain=presented,
             code=str(decision.code) if decision.code is not None else None,
             environment=environment,
+            expires=chain.root.exp if chain is not None else None,
             guard=self._version,
             id=execution,
             initiator=self._initiator(chain),
@@ -86,7 +87,8 @@ class Ledger:
             policy=decision.policy,
             proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
             reasons=reasons,
-            reserved=reserved,
+            rerun=rerun,
+            reserved=evidence.reserved(decision.reserved) if decision.reserved else evidence.EMPTY_LIST,
             revocations=revocations,
             stages=evidence.stage_results(decision),
             task=task,
@@ -110,7 +112,14 @@ class Ledger:
         return known
 
     def outcome(
-        self, execution: str, status: str, *, task: str | None, tool_version: str | None, output: Any = None, error: BaseException | None = None
+        self,
+        execution: str,
+        status: str,
+        *,
+        task: str | None,
+        tool_version: str | None,
+        output: Any = None,
+        error: BaseException | None = None,
     ) -> bytes:
         """The bytes of an outcome record. An output without a JSON form is named by its type."""
         commitment = form = None
@@ -202,4 +211,5 @@ class Ledger:
 
     def note(self, kind: str, detail: dict[str, Any], *, by: str = "guard") -> None:
         """Record something that is not about one call: revocation, policy, lock, key, clock, open."""
-        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=self.next_id(), time=str(self._clock.now()), type=kind)))
+        now = str(self._clock.now())
+        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=self.next_id(), time=now, type=kind)))

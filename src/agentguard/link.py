@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -65,9 +65,7 @@ class TrustAnchors:
 class ChainError(InvalidInput):
     """A chain or proof that is refused: `code` of DESIGN §7, `step` of the draft (or `profile.*`), index of the `link`, and what failed."""
 
-    def __init__(
-        self, code: Code, step: str, link: int, message: str, *, subject: str = "", required: str = "", found: str = ""
-    ) -> None:
+    def __init__(self, code: Code, step: str, link: int, message: str, *, subject: str = "", required: str = "", found: str = "") -> None:
         self.code = code
         self.step = step
         self.link = link
@@ -109,12 +107,12 @@ class Profile:
     initiator: Initiator | None = None
     task: str | None = None
     policy: str | None = None
-    env: Mapping[str, Entry] = _NO_ENV
+    env: Mapping[str, Entry] = field(default_factory=lambda: _NO_ENV)
     nbf: int | None = None
     uses: Uses | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Link:
     """One token that passed its steps, read once.
 

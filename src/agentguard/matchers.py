@@ -21,10 +21,14 @@ PREFIX: Final = "urn:agentguard:constraint:"
 MAX_PATH: Final = 4096  # PATH_MAX of Linux
 MAX_PATTERN: Final = 1000
 MAX_GLOB: Final = 256
-_PATTERN_MEMORY: Final = 1 << 20
+#: Bytes for one program and its automaton: some ten thousand instructions, a few milliseconds to compile.
+_PATTERN_MEMORY: Final = 1 << 18
+_SMALL_PROGRAM: Final = 1000
+_DOTS: Final = frozenset({".", ".."})
 
 
 def text_member(value: Any, what: str, limit: int) -> str:
+    """A member that is a string of 1 to `limit` characters. InvalidInput names `what` otherwise."""
     if type(value) is not str or not 0 < len(value) <= limit or not admissible(value):
         raise InvalidInput(f"{what} must be a string of 1 to {limit} characters, found {show(value)}")
     return value
@@ -39,11 +43,11 @@ def is_plain_path(text: str) -> bool:
 
 
 def plain_root(value: Any, what: str) -> str:
+    """A member that is a plain path without a closing slash, or `/`. InvalidInput names `what` otherwise."""
     root = text_member(value, what, MAX_PATH)
     if not is_plain_path(root) or (root != "/" and root.endswith("/")):
-        raise InvalidInput(
-            f"{what} {show(root)} is not a plain absolute path", hint="no '..', '.', '//', '%' or backslash, no slash at the end"
-        )
+        hint = "no '..', '.', '//', '%' or backslash, no slash at the end"
+        raise InvalidInput(f"{what} {show(root)} is not a plain absolute path", hint=hint)
     return root
 
 
@@ -74,7 +78,7 @@ class Path(Constraint):
         return other.root == self.root or other.root.startswith(self.prefix)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def _compile(pattern: str, what: str) -> Callable[[str], bool]:
     """A matcher of whole strings, linear in the string. InvalidInput where RE2 refuses the pattern."""
     options = re2.Options()
@@ -82,23 +86,34 @@ def _compile(pattern: str, what: str) -> Callable[[str], bool]:
     options.log_errors = False  # RE2 would write to stderr
     options.never_capture = True
     try:
-        fast = re2.Set.FullMatchSet(options)
-        fast.Add(pattern)
-        fast.Compile()
-        sure = re2.compile(pattern, options)
+        slow = re2.compile(pattern, options)
     except re2.error as error:
-        detail = error.args[0] if error.args else ""
-        detail = detail.decode("utf-8", "replace") if type(detail) is bytes else str(detail)
-        raise InvalidInput(f"{what} {show(pattern)} is not a pattern RE2 accepts: {detail[:120]}") from None
+        reason = error.args[0] if error.args else ""
+        reason = reason.decode("utf-8", "replace") if type(reason) is bytes else str(reason)
+        hint = "bound the length with a length constraint" if "too large" in reason else None
+        raise InvalidInput(f"{what} {show(pattern)} is not one that RE2 takes: {shorten(reason)}", hint=hint) from None
+    fast = _set_of(pattern, options) if slow.programsize < _SMALL_PROGRAM else None
 
     def match(text: str) -> bool:
         try:
-            # A set answers fastest but gives up where its automaton outgrows the memory; the single pattern then runs on in linear time.
-            return bool(fast.Match(text)) or sure.fullmatch(text.encode("utf-8")) is not None
+            if fast is not None and fast.Match(text):
+                return True
+            return slow.fullmatch(text.encode("utf-8")) is not None
         except UnicodeEncodeError:
             return False
 
     return match
+
+
+def _set_of(pattern: str, options: Any) -> Any:
+    """A set of one pattern answers in half the time, but gives up where its automaton outgrows the memory: only its yes counts."""
+    result = re2.Set.FullMatchSet(options)
+    try:
+        result.Add(pattern)
+        result.Compile()
+    except re2.error:
+        return None
+    return result
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -129,7 +144,10 @@ class Regex(Constraint):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Glob(Constraint):
-    """A string that a pattern matches as a whole: `*` is any run without `/`, `?` one character but `/`; there are no classes or escapes."""
+    """A string that a pattern matches as a whole: `*` is any run without `/`, `?` one character but `/`. No classes, no escapes.
+
+    A text with a component `.` or `..` is never accepted, so that `/srv/*/x` does not let `/srv/../x` in.
+    """
 
     kind = PREFIX + "glob"
     needs = frozenset({"pattern"})
@@ -139,14 +157,14 @@ class Glob(Constraint):
     def __post_init__(self) -> None:
         pattern = text_member(self.pattern, "glob.pattern", MAX_GLOB)
         if "**" in pattern:
-            raise InvalidInput(
-                f"glob.pattern {show(pattern)} holds '**'", hint="'*' stops at '/'; write a path constraint for a whole tree"
-            )
+            raise InvalidInput(f"glob.pattern {show(pattern)} holds '**'", hint="'*' stops at '/'; use path for a whole tree")
+        if not _DOTS.isdisjoint(pattern.split("/")):
+            raise InvalidInput(f"glob.pattern {show(pattern)} has a component '.' or '..', which no glob accepts")
         signs = {"*": "[^/]*", "?": "[^/]"}
         put(self, "_match", _compile("(?s)" + "".join(signs.get(sign) or re2.escape(sign) for sign in pattern), "glob.pattern"))
 
     def check(self, value: Frozen) -> bool:
-        return type(value) is str and self._match(value)
+        return type(value) is str and self._match(value) and ("." not in value or _DOTS.isdisjoint(value.split("/")))
 
     def members(self) -> dict[str, Json]:
         return {"pattern": self.pattern}
@@ -175,8 +193,8 @@ def _absorbs(pattern: str, text: str) -> bool:
     for sign in pattern:
         if sign == "*":
             reached = -(reached & -reached) & full  # every place from the first one on
-        else:
-            reached = (reached & (single if sign == "?" else places.get(sign, 0))) << 1 & full
+            continue
+        reached = (reached & (single if sign == "?" else places.get(sign, 0))) << 1 & full
     return bool(reached >> len(text))
 
 
@@ -213,6 +231,9 @@ class Length(Constraint):
             return f"at most {self.max} characters"
         return f"at least {self.min} characters" if self.max is None else f"{self.min} to {self.max} characters"
 
+    def covers(self, other: Length) -> bool:
+        return other.low >= self.low and other.high <= self.high
+
 
 _TYPES: Final[dict[str, frozenset[type]]] = {
     "string": frozenset({str}),
@@ -235,16 +256,19 @@ class TypeIs(Constraint):
     _types: frozenset[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        types = _TYPES.get(self.type) if self.type.__class__ is str else None
+        types = _TYPES.get(self.type) if type(self.type) is str else None
         if types is None:
             raise InvalidInput(f"type.type must be one of {', '.join(_TYPES)}, found {show(self.type)}")
         put(self, "_types", types)
 
     def check(self, value: Frozen) -> bool:
-        return value.__class__ in self._types and admissible(value)
+        return type(value) in self._types and admissible(value)
 
     def members(self) -> dict[str, Json]:
         return {"type": self.type}
 
     def describe(self) -> str:
         return f"{'an' if self.type[0] in 'aio' else 'a'} {self.type}" if self.type != "null" else "null"
+
+    def covers(self, other: TypeIs) -> bool:
+        return self.type == other.type

@@ -18,7 +18,8 @@ from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, Outcome
 from agentguard.integrity import Tool, commitment_bytes
 
 if TYPE_CHECKING:
-    from agentguard.guard import Guard
+    from agentguard.enforcement import Enforcement
+    from agentguard.state import Reservation
 
 #: A permit that was not used for this long is worth nothing.
 LIFETIME_NS: Final = 30 * 1_000_000_000
@@ -33,15 +34,35 @@ class Permit:
     decision   the decision that allowed it
     """
 
-    __slots__ = ("_expires", "_guard", "_pid", "_tool", "_unused", "call", "decision", "execution", "presented", "task")
+    __slots__ = (
+        "_enforcement",
+        "_expires",
+        "_pid",
+        "_tool",
+        "_unused",
+        "call",
+        "decision",
+        "execution",
+        "presented",
+        "reservation",
+        "task",
+    )
 
     def __init__(
-        self, guard: Guard, tool: Tool | None, call: ToolCall, presented: ToolCall, decision: Decision, task: str | None, expires: int
+        self,
+        enforcement: Enforcement,
+        tool: Tool | None,
+        call: ToolCall,
+        presented: ToolCall,
+        decision: Decision,
+        reservation: Reservation,
+        expires: int,
     ) -> None:
-        self._guard, self._tool, self._expires = guard, tool, expires
+        self._enforcement, self._tool, self._expires = enforcement, tool, expires
         self._pid = os.getpid()
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
-        self.call, self.presented, self.decision, self.task = call, presented, decision, task
+        self.call, self.presented, self.decision, self.reservation = call, presented, decision, reservation
+        self.task = reservation.task
         self.execution = decision.execution
 
     # --- running ----------------------------------------------------------------------------------------------------------------
@@ -148,7 +169,7 @@ class Permit:
             self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", f"one of process {self._pid}")
         if not self._take():
             self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
-        if self._guard.now() >= self._expires:
+        if self._enforcement.now() >= self._expires:
             self._finish("not_run")
             self._refuse(Code.ARTIFACT_EXPIRED, "a permit younger than 30 s and an artifact in force", "an expired one")
         tool = self._tool
@@ -161,7 +182,7 @@ class Permit:
 
     def _refuse(self, code: Code, required: str, found: str) -> NoReturn:
         stage = Stage.ADMISSION if code is Code.REPLAY_DETECTED else Stage.TIME if code is Code.ARTIFACT_EXPIRED else Stage.INTEGRITY
-        raise Denied(self._guard.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
+        raise Denied(self._enforcement.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
 
     def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any]) -> Any:
         body = getattr(fn, "__agentguard_body__", fn)
@@ -172,12 +193,12 @@ class Permit:
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
         try:
-            self._guard.record_outcome(self, status, output=output, error=error)
+            self._enforcement.record_outcome(self, status, output=output, error=error)
         except Exception as failure:
             self._withhold(failure)
 
     async def _afinish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
-        if not self._guard.blocking:
+        if not self._enforcement.blocking:
             return self._finish(status, output=output, error=error)
         work = asyncio.get_running_loop().run_in_executor(None, lambda: self._finish(status, output=output, error=error))
         try:
@@ -187,7 +208,7 @@ class Permit:
             raise
 
     def _withhold(self, failure: Exception) -> NoReturn:
-        self._guard.poison(f"the outcome of execution {self.execution} could not be recorded")
+        self._enforcement.poison(f"the outcome of execution {self.execution} could not be recorded")
         cause = str(failure) if isinstance(failure, EvidenceUnavailable | InvalidInput) else type(failure).__name__
         raise OutcomeUnrecorded(self.execution, cause) from failure
 
@@ -240,7 +261,7 @@ class Permit:
             raise
 
     def _stream_begins(self, source: Any) -> None:
-        if self._guard.now() >= self._expires:
+        if self._enforcement.now() >= self._expires:
             if inspect.isgenerator(source):
                 source.close()
             self._finish("not_run")
@@ -248,7 +269,7 @@ class Permit:
 
     def _finish_stream(self, items: _Items) -> None:
         try:
-            self._guard.record_stream(self, items.digest(), items.kept())
+            self._enforcement.record_stream(self, items.digest(), items.kept())
         except Exception as failure:
             self._withhold(failure)
 

@@ -33,8 +33,9 @@ _Check = Callable[[Mapping[str, Frozen]], ArgumentFailure | None]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `limit` calls of one agent per root task. `name` names the counter among the agent's own."""
+    """At most `limit` calls of one agent per root task. `key` names its counter within the task, `name` says it in words."""
 
+    key: str
     limit: int
     name: str
     place: str
@@ -146,7 +147,7 @@ class Policy:
         """None where the policy has rules for `agent`, else `agent_unknown`."""
         if agent in self.agents:
             return None
-        fix = f"add `{shorten(agent, 64)}: {{tools: {{...}}}}` under agents"
+        fix = f"add `{_plain(agent)}: {{tools: {{...}}}}` under agents"
         return Reason(Code.AGENT_UNKNOWN, agent, f"an agent of the policy {self.name}", "no rules for it", self.source, fix)
 
     def _tool_refused(self, agent: str, tool: str, bound: Mapping[str, Frozen]) -> Reason:
@@ -154,9 +155,8 @@ class Policy:
         if rule is not None:
             found = f"forbidden by {rule.tool}" + (f": {rule.reason}" if rule.reason else "")
             return Reason(Code.TOOL_NOT_ALLOWED, tool, "a tool that no rule forbids", found, rule.place)
-        names = [*bound][:8]
-        rules = ", ".join(f"{shorten(name, 64)}: any" for name in names)
-        fix = f"add `{shorten(tool, 64)}: {{{rules}}}` under agents.{agent}.tools, with rules as narrow as they can be"
+        rules = ", ".join(f"{_plain(name)}: any" for name in [*bound][:8])
+        fix = f"add `{_plain(tool)}: {{{rules}}}` under agents.{agent}.tools, with rules as narrow as they can be"
         return Reason(
             Code.TOOL_NOT_ALLOWED, tool, f"a tool that the policy gives to {agent}", "no rule for it", self.agents[agent].place, fix
         )
@@ -167,8 +167,8 @@ class Policy:
         entry = rule.arguments.get(name)
         if entry is None:
             required = f"one of the arguments {', '.join(rule.arguments)}" if rule.arguments else "no arguments"
-            fix = f"add `{shorten(name, 64)}: any` under {where}, or a narrower rule"
-            return Reason(Code.ARGUMENT_NOT_ALLOWED, shorten(name, 64), shorten(required, 120), failure.found, rule.place, fix)
+            fix = f"add `{_plain(name)}: any` under {where}, or a narrower rule"
+            return Reason(Code.ARGUMENT_NOT_ALLOWED, _plain(name), shorten(required, 120), failure.found, rule.place, fix)
         if failure.found == "nothing":
             fix = f"pass {name}, or add `optional: true` to its rule under {where}"
         else:
@@ -226,6 +226,11 @@ class Policy:
         """The attributes of a tool; the strictest where the policy says nothing about it."""
         return self.tools.get(tool, _DEFAULT_ATTRIBUTES)
 
+    def budgets(self, agent: str) -> tuple[Budget, ...]:
+        """What each call of `agent` is charged to, beside the `uses` of its chain."""
+        rules = self.agents.get(agent)
+        return rules.budgets if rules is not None else ()
+
     def knows_tool(self, tool: str) -> bool:
         """Whether any agent has a rule for `tool`."""
         return tool in self._known_tools
@@ -274,6 +279,11 @@ class Policy:
                 hint = f"name the arguments, or mark the tool in the policy: tools: {{{tool}: {{unsafe_any_arguments: true}}}}"
                 raise InvalidInput("'*' would admit any argument", place=f"{place}.{tool}", hint=hint)
         return result
+
+
+def _plain(name: str) -> str:
+    """A name that came with the call, as a sentence can hold it."""
+    return shorten(name, 64) if name.isascii() and name.isprintable() else show(name, 64)
 
 
 def tool_map(arguments: Mapping[str, Entry], rest: bool = False) -> ToolMap:

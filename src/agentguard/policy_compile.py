@@ -18,6 +18,7 @@ from agentguard.policy import AgentPolicy, Budget, Delegate, Policy, ToolAttribu
 from agentguard.policy_file import Document, Steps, read, read_source
 from agentguard.policy_forbid import Forbid, ForbidIndex
 from agentguard.policy_schema import (
+    MAX_PROBLEMS,
     AgentModel,
     ForbidModel,
     PolicyModel,
@@ -31,7 +32,6 @@ from agentguard.policy_schema import (
 )
 from agentguard.rules import parse_rule
 
-_MAX_PROBLEMS: Final = 100
 _ANY: Final = parse_rule("any")
 
 
@@ -73,7 +73,7 @@ class _Compiler:
 
     def problem(self, path: Steps, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
         self.problems.append(Problem(path, message, hint, at_key))
-        if len(self.problems) >= _MAX_PROBLEMS:
+        if len(self.problems) >= MAX_PROBLEMS:
             raise refuse(self.document, self.problems)
 
     def forbid_rules(self) -> Iterator[Forbid]:
@@ -99,7 +99,7 @@ class _Compiler:
         return AgentPolicy(
             tools=MappingProxyType(rules),
             budgets=tuple(
-                Budget(budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
+                Budget(f"budget/{name}/{index}", budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
                 for index, budget in enumerate(agent.budgets)
             ),
             delegates=MappingProxyType(

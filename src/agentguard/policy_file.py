@@ -37,7 +37,7 @@ _WORDS: Final[dict[str, Json]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_TWO_MEANINGS = frozenset(case for word in ("y", "n", "yes", "no", "on", "off") for case in (word, word.capitalize(), word.upper()))
+_TWO_MEANINGS = frozenset(case for word in ("yes", "no", "on", "off") for case in (word, word.capitalize(), word.upper()))
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 #: Everything that YAML 1.1 or the core schema of YAML 1.2 (§10.3.2) takes for a number or a date.
 _NUMBER_LIKE = re.compile(
@@ -128,7 +128,8 @@ def read(text: str, label: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
-        raise InvalidInput(f"not YAML: {error.problem or error.context}", place=where) from None
+        hint = "quote text that holds one of { } [ ] , : # & * ! | > % @ `"
+        raise InvalidInput(f"not YAML: {error.problem or error.context}", place=where, hint=hint) from None
     except yaml.YAMLError as error:
         raise InvalidInput(f"not YAML: {str(error).splitlines()[0]:.200}", place=label) from None
 
@@ -184,7 +185,7 @@ class _Reader:
         if kind is yaml.ScalarEvent:
             value = self.scalar(event)
         elif kind is yaml.AliasEvent:
-            raise self.fail("an alias is not accepted", event, "write the value out")
+            raise self.fail("an alias is not accepted", event, "write the value out, or quote it if it is text")
         else:
             self.check_plain(event)
             if depth >= MAX_DEPTH:

@@ -7,7 +7,7 @@ The models check shape only: names, lists, closed sets of keys. The rules of arg
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +17,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from agentguard.errors import InvalidInput
 from agentguard.policy_file import Document, Steps
 
+#: How many problems are looked into, and how many of them an error tells.
+MAX_PROBLEMS: Final = 50
 MAX_SHOWN: Final = 10
 
 #: Agents, tools and facts: printable ASCII without spaces, because names compare as bytes (see `agentguard.call`).
@@ -137,21 +139,25 @@ def path_text(path: Steps) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`did you mean 'range'?`, or the list of what there is."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word[:64], names[:1000], n=1, cutoff=0.6)
+    names = sorted(known)[:200]
+    near = difflib.get_close_matches(word[:64], names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known here: {', '.join(names)}"[:200] if names else "nothing is known here"
 
 
-def refuse(document: Document, problems: Iterable[Problem]) -> InvalidInput:
-    """One error for all problems, in the order of the document; the first gives the place, the others follow with theirs."""
+def refuse(document: Document, problems: Sequence[Problem], uncounted: int = 0) -> InvalidInput:
+    """One error for all problems, in the order of the document; the first gives the place, the others follow with theirs.
+
+    `uncounted` problems are only said to exist.
+    """
     ordered = sorted(problems, key=lambda problem: document.locate(problem.path, key=problem.at_key))
     first, rest = ordered[0], ordered[1:]
     hint = first.hint
     if rest:
         lines = [f"{document.place(other.path, key=other.at_key)}: {other.text()}" for other in rest[: MAX_SHOWN - 1]]
-        more = f"; and {len(rest) - len(lines)} more" if len(rest) > len(lines) else ""
+        left = len(rest) - len(lines) + uncounted
+        more = f"; and {left} more" if left else ""
         hint = (f"{hint}; " if hint else "") + "also " + "; ".join(lines) + more
     return InvalidInput(first.text(), place=document.place(first.path, key=first.at_key), hint=hint)
 
@@ -161,7 +167,8 @@ def validate(document: Document) -> PolicyModel:
     try:
         return PolicyModel.model_validate(document.value)
     except ValidationError as error:
-        raise refuse(document, [_problem(details) for details in error.errors(include_url=False)]) from None
+        details = error.errors(include_url=False)[:MAX_PROBLEMS]
+        raise refuse(document, [_problem(each) for each in details], error.error_count() - len(details)) from None
 
 
 def _problem(details: ErrorDetails) -> Problem:

@@ -26,28 +26,27 @@ class Kind(StrEnum):
     LINK = "link"
 
 
-class Action(StrEnum):
-    REVOKE = "revoke"
-    LIFT = "lift"
+#: The kinds as words, for a command line.
+KINDS: Final = tuple([str(kind) for kind in Kind])
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the history.
+    """One line of the history: something was revoked, or a revocation was lifted.
 
-    value    what is named: signing-input hash of a link, task id, agent name, initiator id, thumbprint of a key; empty for `all`
+    version  the number of the change. It orders the history, because clocks go back (PITFALLS "clock")
+    value    what is named: signing-input hash of a link, task id, agent name, initiator id, thumbprint of a key; `all` for all
     by       who did it, for people
-    time_ns  when; of two events about the same thing the later one holds, and of two at the same instant the later one in the history
-    id       id of the evidence record, so that replaying the log applies nothing twice
+    time_ns  when, for people
     """
 
-    action: Action
+    version: int
+    lifted: bool
     kind: Kind
     value: str
     by: str
     reason: str
     time_ns: int
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,9 @@ class Revoked:
         return f"{what} was revoked by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
+#: The value of the kind `all`.
+EVERYTHING: Final = "all"
+
 _NONE: Final[Mapping[str, Event]] = MappingProxyType({})
 
 
@@ -74,7 +76,8 @@ _NONE: Final[Mapping[str, Event]] = MappingProxyType({})
 class Revocations:
     """Everything that is revoked at `version` of one state store.
 
-    version  the number of changes so far. It never goes back within one store, and admission refuses a call that was decided on another one
+    version  the number of the latest change; 0 before the first. It never goes back, and admission refuses a call that was decided on another
+    active   kind -> value -> the event that revoked it; empty when nothing is revoked
     """
 
     version: int = 0
@@ -82,16 +85,14 @@ class Revocations:
 
     @classmethod
     def fold(cls, version: int, history: Iterable[Event]) -> Revocations:
-        """The snapshot that a history comes to. A revocation holds until it is lifted."""
-        last: dict[tuple[Kind, str], Event] = {}
-        for event in history:
-            before = last.get((event.kind, event.value))
-            if before is None or event.time_ns >= before.time_ns:
-                last[event.kind, event.value] = event
+        """The snapshot that a history comes to, oldest event first. A revocation holds until it is lifted."""
         active: dict[Kind, dict[str, Event]] = {}
-        for (kind, value), event in last.items():
-            if event.action is Action.REVOKE:
-                active.setdefault(kind, {})[value] = event
+        for event in history:
+            if event.lifted:
+                active.get(event.kind, {}).pop(event.value, None)
+            else:
+                active.setdefault(event.kind, {})[event.value] = event
+        active = {kind: values for kind, values in active.items() if values}
         return cls(version, MappingProxyType({kind: MappingProxyType(values) for kind, values in active.items()}))
 
     def match(
@@ -111,7 +112,7 @@ class Revocations:
         """
         if not self.active:
             return None
-        everything = self.active.get(Kind.ALL, _NONE).get("")
+        everything = self.active.get(Kind.ALL, _NONE).get(EVERYTHING)
         if everything is not None:
             return _revoked(everything, None)
         for kind, value in ((Kind.INITIATOR, initiator), (Kind.TASK, task)):
@@ -126,31 +127,33 @@ class Revocations:
             return _revoked(named[values[number]], max(number + first, 0))
         return None
 
-    def holds(self, kind: Kind | str, value: str = "") -> bool:
-        """Whether exactly this is revoked, for `lift` and for listings."""
-        return value in self.active.get(Kind(kind), _NONE)
+    def holds(self, kind: Kind, value: str) -> bool:
+        """Whether exactly this is revoked."""
+        return value in self.active.get(kind, _NONE)
 
 
 def _revoked(event: Event, link: int | None) -> Revoked:
     return Revoked(event.kind, event.value, link, event.by, event.reason, event.time_ns)
 
 
-def parse_target(kind: str, value: str) -> tuple[Kind, str]:
-    """The (kind, value) of a revocation as somebody wrote it, checked.
+def parse_target(kind: object, value: object) -> tuple[Kind, str]:
+    """The (kind, value) of a revocation as somebody wrote it, checked. For `all` the value is `all`, or left empty.
 
-    Any text can be revoked, because a foreign issuer may have put any text into a claim.
+    Any other text can be revoked, because a foreign issuer may have put any text into a claim.
     Raises InvalidInput for an unknown kind, an empty value, a value for `all`, or what is no text of at most 4096 bytes.
     """
-    try:
-        named = Kind(kind)
-    except ValueError:
-        raise InvalidInput(f"{kind!r:.40} cannot be revoked", hint=f"one of {', '.join(Kind)}") from None
-    check_text(value, f"the {named} to revoke", 4096)
-    if named is Kind.ALL and value:
-        raise InvalidInput("`all` takes no value", hint="revoke one kind at a time")
-    if named is not Kind.ALL and not value:
+    if type(kind) is not str and type(kind) is not Kind:
+        raise InvalidInput(f"the kind of a revocation must be text, found {type(kind).__name__}")
+    if kind not in KINDS:
+        raise InvalidInput(f"{kind!r:.40} cannot be revoked", hint=f"one of {', '.join(KINDS)}")
+    named, text = Kind(kind), check_text(value, f"the {kind} to revoke", 4096)
+    if named is Kind.ALL:
+        if text not in ("", EVERYTHING):
+            raise InvalidInput("`all` takes no value", hint="revoke one kind at a time")
+        return named, EVERYTHING
+    if not text:
         raise InvalidInput(f"which {named}? An empty value revokes nothing")
-    return named, value
+    return named, text
 
 
 def check_text(value: object, what: str, limit: int) -> str:

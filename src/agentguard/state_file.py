@@ -7,8 +7,8 @@ Everything here is about one hazard each:
 * **fork** - SQLite keeps the locks of a process in tables that a child inherits without owning them. A child that merely opens the file
   anew believes that it holds locks, a parent that closes then deletes the write-ahead log under it, and what the child writes is lost.
   So the handle is closed before every fork and opened again on both sides;
-* **deletion** - a guard that keeps counting in a deleted file would not see what a new guard counts in the new one. The name is compared with
-  the open file at most every 50 ms.
+* **deletion** - a guard that goes on counting in a deleted file would not see what a new guard counts in the new one. So the name is compared
+  with the open file, at most every 50 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -51,10 +51,11 @@ CREATE TABLE cell (
 ) WITHOUT ROWID;
 CREATE TABLE shard (name TEXT PRIMARY KEY, position INTEGER NOT NULL, lease INTEGER) WITHOUT ROWID;
 CREATE TABLE revocation (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, action TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
+    version INTEGER PRIMARY KEY, lifted INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
     by TEXT NOT NULL, reason TEXT NOT NULL, time_ns INTEGER NOT NULL
 );
-CREATE INDEX revocation_target ON revocation (kind, value, time_ns);
+CREATE INDEX revocation_target ON revocation (kind, value);
+CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -118,8 +119,8 @@ class StateFile:
             raise StateUnavailable(f"{self.path} is not a state store of agentguard; {_HINT}")
         if execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise StateUnavailable(f"{self.path}: this file system cannot share a write-ahead log between processes; use a local one")
-        # OFF survives a killed process, because the pages are the kernel's by then. NORMAL survives power loss but for a tail, and that tail
-        # is in the log, which is replayed on open.
+        # OFF survives a killed process, because the pages are the kernel's by then. NORMAL survives power loss but for a tail, and that
+        # tail is in the log, which is replayed on open.
         execute(f"PRAGMA synchronous = {'NORMAL' if self.durability == 'fsync' else 'OFF'}")
         execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         execute("PRAGMA secure_delete = OFF")
@@ -185,7 +186,7 @@ class StateFile:
         return (status.st_dev, status.st_ino)
 
     def patience(self) -> Callable[[sqlite3.Error | None], None]:
-        """A function that naps after a busy answer, longer each time, and raises StateUnavailable for any other error or when time is up."""
+        """A function that naps after a busy answer, longer each time; it raises StateUnavailable for any other error, or when time is up."""
         deadline = time.monotonic() + self._wait
         nap = 20e-6
 
@@ -268,10 +269,8 @@ class StateFile:
             connection.close()
 
     def after_fork_in_parent(self) -> None:
-        try:
+        with suppress(RuntimeError):  # `before_fork` did not get it: a thread holds on to it, and keeps its handle
             self.lock.release()
-        except RuntimeError:  # `before_fork` did not get it: a thread holds on to it, and keeps its handle
-            pass
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()  # the owner of the old one may be a thread that does not exist here

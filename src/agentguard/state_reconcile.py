@@ -5,7 +5,7 @@ store may hold reservations whose decision never reached the log (they are relea
 some that did (they are charged again, beyond their limits if need be: what ran, ran).
 
 A reservation carries the *lease* of its shard: the number of the shard's life since the position from which it is reconciled. That tells
-a reservation that should have a record from here on from one whose record stands further back.
+a reservation that must have a record from here on from one whose record stands further back.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+
 from agentguard.errors import InvalidInput
-from agentguard.revocation import Action, Event, check_text, parse_target
+from agentguard.revocation import Event, Kind, check_text, parse_target
 from agentguard.state_file import Execute, StateFile
 
-#: Outcomes of permits whose tool never started.
+#: Outcomes of permits whose tool never started: they are released, with their charges.
 NEVER_RAN: Final = frozenset({"not_run", "released"})
 
 _CHUNK: Final = 5000  # records a transaction, so that a long replay lets other processes in between
-_LONGEST: Final = 90 * 86400  # seconds: no artifact lives longer (AAT -02 max_token_lifetime), so a record without `expires` is kept that long
+_LONGEST: Final = (
+    90 * 86400
+)  # seconds: no artifact lives longer (Limits.max_token_lifetime), so a record without `expires` is kept that long
+_LARGEST: Final = 2**53
 
 
 def replay_key(task: str, agent: str, call_id: str) -> str:
@@ -35,24 +40,128 @@ def counter_key(task: str, key: str) -> str:
     return f"{len(task)}:{task}\x7f{key}"
 
 
-def undo(execute: Execute, task: str, key: str, execution: str) -> bool:
+def undo(execute: Execute, key: str, execution: str) -> bool:
     """Give back the replay id `key` and what `execution` was charged for it; False if that is not there any more."""
     row = execute("SELECT execution, charges FROM cell WHERE key = ?", (key,)).fetchone()
     if row is None or row[0] != execution:
         return False
+    length, _, rest = key.partition(":")
     execute("DELETE FROM cell WHERE key = ?", (key,))
-    for counter in (row[1] or "").split("\n") if row[1] else ():
-        execute("UPDATE cell SET n = n - 1 WHERE key = ? AND n > 0", (counter_key(task, counter),))
+    for counter in msgspec.json.decode(row[1]) if row[1] else ():
+        execute("UPDATE cell SET n = n - 1 WHERE key = ? AND n > 0", (counter_key(rest[: int(length)], counter),))
     return True
 
 
-def record_event(execute: Execute, event: Event, *, not_before: int) -> bool:
-    """Add a line to the history, later than `not_before`; False if the record is there already. Moves the version."""
-    time_ns = max(event.time_ns, not_before + 1)
-    values = (event.id, event.action, event.kind, event.value, event.by, event.reason, time_ns)
-    columns = "(id, action, kind, value, by, reason, time_ns)"
-    sql = f"INSERT INTO revocation {columns} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"  # noqa: S608  # no value in it
-    if execute(sql, values).rowcount == 0:
-        return False
-    execute("UPDATE meta SET version = version + 1")
-    return True
+def read_history(execute: Execute) -> tuple[Event, ...]:
+    """Every change to the revocations, oldest first."""
+    rows = execute("SELECT version, lifted, kind, value, by, reason, time_ns FROM revocation ORDER BY version").fetchall()
+    return tuple([Event(version, bool(lifted), Kind(kind), *rest) for version, lifted, kind, *rest in rows])
+
+
+def add_event(execute: Execute, event: Event) -> None:
+    """Write one change, and move the version, so that every guard decides anew."""
+    values = (event.version, event.lifted, event.kind, event.value, event.by, event.reason, event.time_ns)
+    execute("INSERT INTO revocation VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+    execute("UPDATE meta SET version = max(version + 1, ?)", (event.version,))
+
+
+class Reconciliation:
+    """One run of `State.reconcile` over one shard."""
+
+    def __init__(self, file: StateFile, shard: str, *, owned: bool) -> None:
+        self._file = file
+        self._shard = shard
+        self._owned = owned
+        self._recorded: set[str] = set()  # executions that have a record, where reservations must be matched with them
+        self._open: dict[str, tuple[str, bool]] = {}  # execution without an outcome so far -> replay key, whether it may be rerun
+
+    def run(self, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int) -> int:
+        with self._file.transaction(write=False) as execute:
+            row = execute("SELECT position, lease FROM shard WHERE name = ?", (self._shard,)).fetchone()
+        position, lease = row or (0, None)
+        stream = iter(records)
+        while chunk := list(islice(stream, _CHUNK)):  # read before the transaction: the log's disk must not lengthen it
+            with self._file.transaction() as execute:
+                for index, record in chunk:
+                    if index >= position:
+                        self._apply(execute, index, record, match=lease is not None)
+        with self._file.transaction() as execute:
+            released = self._release_unrecorded(execute, lease) if self._owned and lease is not None else 0
+            sql = "INSERT INTO shard VALUES (?, ?, NULL) ON CONFLICT (name) DO UPDATE SET position = excluded.position, lease = NULL"
+            execute(sql if self._owned else sql + " WHERE lease IS NULL", (self._shard, upto))
+        return released
+
+    def _release_unrecorded(self, execute: Execute, lease: int) -> int:
+        rows = execute("SELECT key, execution FROM cell WHERE lease = ?", (lease,)).fetchall()
+        return sum([undo(execute, key, execution) for key, execution in rows if execution not in self._recorded])
+
+    def _apply(self, execute: Execute, index: int, record: Mapping[str, Any], *, match: bool) -> None:
+        try:
+            kind = record["type"]
+            if kind == "decision" and record["verdict"] == "allow":
+                self._decision(execute, record, match=match)
+            elif kind == "outcome":
+                self._outcome(execute, record)
+            elif kind == "revocation":
+                self._revocation(execute, record)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, place=f"shard {self._shard}, record {index}", hint=error.hint) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"not a record of this log: {error!r:.100}", place=f"shard {self._shard}, record {index}") from None
+
+    def _decision(self, execute: Execute, record: Mapping[str, Any], *, match: bool) -> None:
+        execution, task = check_text(record["id"], "id", 1024), check_text(record["task"], "task", 1 << 16)
+        if match:
+            self._recorded.add(execution)
+        key = replay_key(task, check_text(record["agent"], "agent", 1024), check_text(record["call_id"], "call_id", 4096))
+        charges = [(check_text(name, "reserved", 1 << 16), _count(times)) for name, times in record["reserved"]]
+        row = execute("SELECT execution, status, charges FROM cell WHERE key = ?", (key,)).fetchone()
+        if row is None or (row[0] != execution and row[2] is None and charges):
+            # Missing; or a repeated call, which was not charged, was replayed before the first one, which was.
+            rerun = record.get("rerun") is True
+            self._insert(execute, record, key, charges, "" if rerun else None)
+        else:
+            rerun = row[1] == ""
+        self._open[execution] = (key, rerun)
+
+    def _insert(self, execute: Execute, record: Mapping[str, Any], key: str, charges: list[tuple[str, int]], status: str | None) -> None:
+        expires = _count(record["expires"]) if "expires" in record else int(record["time"]) // 10**9 + _LONGEST
+        names = msgspec.json.encode([name for name, _ in charges]) if charges else None
+        execute(
+            "INSERT INTO cell VALUES (?, 1, 1, ?, NULL, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "execution = excluded.execution, charges = excluded.charges, expires = max(expires, excluded.expires)",
+            (key, expires, record["id"], status, names),
+        )
+        for name, times in charges:
+            execute(
+                "INSERT INTO cell VALUES (?1, ?2, ?2, ?3, NULL, NULL, NULL, NULL) ON CONFLICT (key) DO UPDATE SET "
+                "n = n + ?2, lim = max(lim, n + ?2), expires = max(expires, excluded.expires)",
+                (counter_key(record["task"], name), times, expires),
+            )
+
+    def _outcome(self, execute: Execute, record: Mapping[str, Any]) -> None:
+        execution, status = check_text(record["execution"], "execution", 1024), check_text(record["status"], "status", 64)
+        key, rerun = self._open.pop(execution, ("", False))
+        if key and status in NEVER_RAN:
+            undo(execute, key, execution)
+        elif rerun:
+            execute("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
+
+    def _revocation(self, execute: Execute, record: Mapping[str, Any]) -> None:
+        detail = record["detail"]
+        kind, value = parse_target(detail["kind"], detail["value"])
+        by, reason = check_text(record["by"], "by", 1024), check_text(detail["reason"], "reason", 4096)
+        version, lifted, time_ns = _count(detail["version"]), detail["lifted"] is True, int(record["time"])
+        there = execute("SELECT lifted, kind, value FROM revocation WHERE version = ?", (version,)).fetchone()
+        if there is not None:
+            if lifted or there == (0, kind, value):
+                return
+            # Two changes claim one number: one of them was made in a store that is lost. What was revoked stays revoked.
+            (version,) = execute("SELECT version + 1 FROM meta").fetchone()
+        add_event(execute, Event(version, lifted, kind, value, by, reason, time_ns))
+
+
+def _count(value: object) -> int:
+    if type(value) is int and 0 <= value <= _LARGEST:
+        return value
+    raise InvalidInput(f"{value!r:.40} is not a count")

@@ -44,7 +44,13 @@ class Task:
     """
 
     def __init__(
-        self, guard: Guard, agent: str, *, parent: Task | None = None, make: Mapping[str, Any] | None = None, presentation: tuple[str, ...] | None = None
+        self,
+        guard: Guard,
+        agent: str,
+        *,
+        parent: Task | None = None,
+        make: Mapping[str, Any] | None = None,
+        presentation: tuple[str, ...] | None = None,
     ) -> None:
         self.guard = guard
         self.agent = agent
@@ -101,7 +107,9 @@ class Task:
                 if current_task.get() is self:
                     current_task.set(None if outer is Token.MISSING else outer)
 
-    def delegate(self, agent: str, scope: Mapping[str, Any] | None = None, *, ttl: str | int | None = None, uses: int | None = None) -> Task:
+    def delegate(
+        self, agent: str, scope: Mapping[str, Any] | None = None, *, ttl: str | int | None = None, uses: int | None = None
+    ) -> Task:
         """A narrower task for another agent, derived offline from this one's artifact.
 
         scope   {tool: {argument: constraint}} as in the policy; {} grants nothing; None keeps this task's entries for the tools in

@@ -62,7 +62,7 @@ def _admissible_parts(value: Frozen) -> bool:
             if type(part) in OBJECTS:
                 if not all(type(name) is str and (name.isascii() or _encodable(name)) for name in part):
                     return False
-                part = part.values()  # noqa: PLW2901  # an object counts by its members
+                part = part.values()
             nodes += len(part)
             for item in part:
                 if type(item) in SCALARS:

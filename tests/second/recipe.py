@@ -160,15 +160,11 @@ def _shift(name: str, by: int, *, of_parent: bool = False) -> Callable[[Token], 
 
 
 def _constraint(value: Any) -> Callable[[Token], None]:
-    """Put one bad entry into the map of some tool of the token, optional so that nothing else changes."""
+    """Put one bad entry into the map of a tool that the call does not use."""
 
     def damage(token: Token) -> None:
         for entry in token.claims.get("authorization_details") or []:
-            for entries in entry["tools"].values():
-                entries_copy = dict(entries)
-                entries_copy["oddity"] = value
-                entry["tools"] = {**entry["tools"], "delete_all": entries_copy}
-                return
+            entry["tools"] = {**entry["tools"], "delete_all": {"oddity": value}}
 
     return damage
 
@@ -234,7 +230,7 @@ DAMAGE: dict[str, Callable[[Token], None]] = {
     "par_hash_other": _set("par_hash", keys.b64(b"2" * 32)),
     "par_hash_null": _set("par_hash", None),
     "exp_later": _shift("exp", 1, of_parent=True),
-    "exp_float": _shift("exp", 0),
+    "exp_float": lambda token: token.claims.update(exp=float(token.claims["exp"])),
     "exp_at_iat": lambda token: token.claims.update(exp=token.claims["iat"]),
     "exp_years": _shift("exp", 91 * 86400),
     "iat_earlier": _shift("iat", -1, of_parent=True),
@@ -288,7 +284,7 @@ AFTER_SIGNING: dict[str, Callable[[str], str]] = {
     "padded": lambda text: text + "==",
 }
 # What must not change the verdict.
-HARMLESS = frozenset({"header_jwk", "unknown_claim", "exp_float"})
+HARMLESS = frozenset({"header_jwk", "unknown_claim"})
 
 
 @dataclass(frozen=True)

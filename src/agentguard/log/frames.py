@@ -57,7 +57,7 @@ class Frame(NamedTuple):
     """One frame as read: its payload and the file offsets of its first byte and of the byte after its last."""
 
     kind: int
-    index: int
+    number: int  # what the field `index` holds
     payload: bytes
     offset: int
     end: int

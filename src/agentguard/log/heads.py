@@ -7,9 +7,10 @@ word of a writer that closed properly:
     manifest <version> <base64 SHA-256 of the manifest file>
     state open | state final
 
-The remembered head is written after the checkpoint is durable in the segment, so after an accident it may be behind, never ahead: a segment
-that holds less than the head says was cut or rolled back. A head is final only when the segment ends with that final checkpoint, so a head
-that is older than a final checkpoint was rolled back itself. It binds accidents, not the owner of the disk: only a witness does (DESIGN §11).
+The remembered head is written after the checkpoint is durable in the segment, so after an accident it may be behind, never ahead: a
+segment that holds less than the head says was cut or rolled back. A head is final only when the segment ends with that final checkpoint,
+so a head that is older than a final checkpoint was rolled back itself. It binds accidents, not the owner of the disk: only a witness does
+(DESIGN §11).
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ class Head:
 def compose(origin: str, size: int, root: bytes, *, time_ns: int, manifest: tuple[int, str], final: bool) -> Checkpoint:
     """The checkpoint to sign."""
     version, digest = manifest
-    return Checkpoint(
-        origin, size, root, (f"time {time_ns}", f"manifest {version} {digest}", "state final" if final else "state open")
-    )
+    return Checkpoint(origin, size, root, (f"time {time_ns}", f"manifest {version} {digest}", "state final" if final else "state open"))
 
 
 def open_head(note: bytes, public: PublicKey, origin: str) -> Head:

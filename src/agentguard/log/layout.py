@@ -113,21 +113,23 @@ def write_all(descriptor: int, data: bytes) -> None:
         written += more
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a file in place whole or not at all, durably: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
+def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put a file in place whole or not at all: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
             write_all(descriptor, data)
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if sync:
+        sync_directory(path.parent)
 
 
 def try_lock(path: Path) -> int | None:

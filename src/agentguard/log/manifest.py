@@ -6,8 +6,8 @@ It is a signed note (`agentguard/<log>` is the key's name) with this text, one l
     manifest <version>
     shard <id>
 
-The version counts up by one with each shard. Every checkpoint names the version and the digest that its writer knew, so an older manifest put
-back in place is contradicted by a remembered head.
+The version counts up by one with each shard. Every checkpoint names the version and the digest that its writer knew, so an older manifest
+put back in place is contradicted by a remembered head.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Manifest:
     version: int
     shards: tuple[str, ...]
     reference: tuple[int, str]
+
+    def follows(self, reference: tuple[int, str]) -> bool:
+        """Whether a checkpoint may have cited `reference` by now: an earlier version, or this very one."""
+        return reference[0] < self.version or reference == self.reference
 
 
 def manifest_path(home: Path) -> Path:

@@ -1,8 +1,8 @@
 """Reading segments: from frames to commits. Recovery, verification and readers all go through here, so they agree on what is committed.
 
-A segment starts with a frame that says where it stands in the shard's tree: shard, first index, length of the segment before, and the peaks of
-the tree so far, so that a shard is reopened by reading its last segment only. Then come appends, each of them records and one commit frame, and
-checkpoints between them. A record counts only when a commit frame behind it covers it.
+A segment starts with a frame that says where it stands in the shard's tree: shard, first index, length of the segment before, and the
+peaks of the tree so far, so that a shard is reopened by reading its last segment only. Then come appends, each of them records and one
+commit frame, and checkpoints between them. A record counts only when a commit frame behind it covers it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _SEGMENT_HEAD: Final = Struct(">8sQ")
 
 
 class Batch(NamedTuple):
-    """One acknowledged append. `records`: (file offset of the record's frame, record). `note`: the checkpoint in the commit frame, or empty.
+    """One acknowledged append.
 
-    `offset` and `end` are those of the commit frame.
+    `records`: (file offset of the record's frame, record). `note`: the checkpoint in the commit frame, or empty. `offset` and `end` are
+    those of the commit frame.
     """
 
     first: int
@@ -47,7 +48,7 @@ class Signed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SegmentHead:
-    """What a segment's first frame says. `previous` is the length in bytes of the segment before; `end` is where the first append starts."""
+    """What a segment's first frame says. `previous` is the length in bytes of the segment before, `end` where the first append starts."""
 
     shard: str
     first: int
@@ -87,14 +88,16 @@ def read_segment_head(descriptor: int, path: Path) -> SegmentHead:
         raise Damage("the segment is empty", path=name, offset=0, torn=True)
     frame = next(frames.read_frames(descriptor, name, 0, stop))
     peaks = frame.payload[_SEGMENT_HEAD.size :]
-    if frame.kind != SEGMENT or len(peaks) != frame.index.bit_count() * HASH_SIZE:
+    if frame.kind != SEGMENT or len(peaks) != frame.number.bit_count() * HASH_SIZE:
         raise Damage("the file does not start with a segment frame", path=name, offset=0)
     shard, previous = _SEGMENT_HEAD.unpack_from(frame.payload)
     split = tuple(peaks[at : at + HASH_SIZE] for at in range(0, len(peaks), HASH_SIZE))
-    return SegmentHead(shard.hex(), frame.index, previous, split, frame.end)
+    return SegmentHead(shard.hex(), frame.number, previous, split, frame.end)
 
 
-def check_segment_head(head: SegmentHead, path: Path, *, shard: str, first: int, previous: int, peaks: Sequence[bytes] | None = None) -> None:
+def check_segment_head(
+    head: SegmentHead, path: Path, *, shard: str, first: int, previous: int, peaks: Sequence[bytes] | None = None
+) -> None:
     """Compare a segment's first frame with its place in the shard. Raises Damage."""
     problem = ""
     if head.shard != shard:
@@ -112,8 +115,8 @@ def check_segment_head(head: SegmentHead, path: Path, *, shard: str, first: int,
 def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontier: Frontier | None = None) -> Iterator[Batch | Signed]:
     """The commits and checkpoints of a segment, in order, from byte `start`, where record `first` comes next.
 
-    With a frontier every root is computed and compared, and the frontier is advanced commit by commit. Raises Damage where the bytes stop being
-    a log; it is torn if everything before `stop` that is not yielded belongs to one append that never finished.
+    With a frontier every root is computed and compared, and the frontier is advanced commit by commit. Raises Damage where the bytes stop
+    being a log; it is torn if everything before `stop` that is not yielded belongs to one append that never finished.
     """
     name = str(path)
     size = first
@@ -126,7 +129,7 @@ def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontie
                     raise Damage(f"record {index} stands where record {size + len(pending)} belongs", path=name, offset=offset)
                 pending.append((offset, payload))
             elif kind == COMMIT:
-                if not pending or index != size + len(pending):
+                if not pending or index != size + len(pending) or len(payload) < HASH_SIZE:
                     raise Damage(f"a commit of {index} records stands after {size + len(pending)}", path=name, offset=offset)
                 if frontier is not None:
                     for _, record in pending:
@@ -154,4 +157,4 @@ def frame_at(descriptor: int, path: Path, offset: int, stop: int) -> Frame:
     """The one frame at `offset`. Raises Damage."""
     if not 0 <= offset < stop:
         raise Damage("there is no frame", path=str(path), offset=max(0, offset))
-    return next(frames.read_frames(descriptor, str(path), offset, stop))
+    return next(frames.read_frames(descriptor, str(path), offset, min(stop, offset + frames.LARGEST)))

@@ -1,0 +1,79 @@
+"""The command itself: what verbs there are, and the one place that turns what they raise into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from agentguard.cli import artifact, check, doctor, exits, init, lineage, log, policy, stop, tools
+
+
+class Cli(TyperGroup):
+    """The root group. Its `main` is where every way of calling the command line meets: console script, `python -m`, tests."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "agentguard",
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, ValueError):  # a stream of a test, or one that was read from already
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # TextIOWrapper has it, and suppress the rest
+        run = super().main
+        code = exits.guarded(lambda: run(args, prog_name, complete_var, False, windows_expand_args, **extra))
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+app = typer.Typer(
+    name="agentguard",
+    cls=Cli,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="A firewall between AI agents and their tools: no call without a signed grant, a policy that permits it, and durable evidence.\n\n"
+    "[bold]Start here:[/bold] `agentguard init && python example.py`, then `agentguard lineage` and `agentguard log verify`.",
+    epilog="Exit codes: 0 done or allowed, 1 failure (damage found, not available), 2 denied or ask, 3 invalid input or usage.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from agentguard.environment import version
+
+        print(f"agentguard {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+app.command("init")(init.init)
+app.add_typer(policy.app, name="policy")
+app.add_typer(artifact.app, name="artifact")
+app.command("check")(check.check)
+app.add_typer(tools.app, name="tools")
+app.command("stop")(stop.stop)
+app.command("lineage")(lineage.lineage)
+app.add_typer(log.app, name="log")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The console script."""
+    typer.main.get_command(app).main()

@@ -1,0 +1,338 @@
+"""The pipeline of one check: verify, decide, admit, record (DESIGN §2). The guard's inside; `guard.py` is its face.
+
+Deny is where every path ends that does not reach the end of `_permit`: there is no other place that makes a permit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from agentguard import control, evidence
+from agentguard.authority import Authority
+from agentguard.call import ToolCall
+from agentguard.canonical import Frozen
+from agentguard.chain import Limits, VerifiedChain
+from agentguard.context import current_execution, current_task
+from agentguard.decide import NO_GRANT, Binding, Facts, Grant, charges, decide, proof_charge, refuse
+from agentguard.decision import Code, Decision, Reason, Stage, Verdict
+from agentguard.environment import NANOSECOND, Clock, measure
+from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
+from agentguard.home import Home
+from agentguard.integrity import Lock, Tool
+from agentguard.ledger import Ledger
+from agentguard.notice import say
+from agentguard.permit import LIFETIME_NS, Permit
+from agentguard.policy import Policy
+from agentguard.state import Admitted, Exhausted, Replayed, Reservation, Superseded
+from agentguard.task import Task
+
+#: Where there is no task there is no agent; the call is judged under this name and denied for want of an artifact.
+NOBODY: Final = "nobody"
+_NONE: Final[Mapping[str, Frozen]] = MappingProxyType({})
+_MAX_RACES: Final = 3
+_MAX_OBSERVED: Final = 100_000
+
+
+class Pending(NamedTuple):
+    """A judged call. `record` is None where nothing is left to write; `permit` is None where the call is refused."""
+
+    record: bytes | None
+    decision: Decision
+    permit: Permit | None
+
+
+class Enforcement:
+    """Everything that one guard judges by, and the steps from a call to a permit."""
+
+    def __init__(self, home: Home, policy: Policy, lock: Lock | None, environment: Mapping[str, Any], audience: str | None) -> None:
+        self.home, self.policy, self.lock = home, policy, lock
+        self.clock = Clock(floor=control.clock_floor(home))
+        self.environment = measure(environment, lock=lock.digest if lock is not None else None)
+        self.ledger = Ledger(home, self.clock)
+        self.audience = audience or f"urn:agentguard:{home.state.domain}"
+        limits = Limits()
+        self.authority = Authority(home, policy, self.environment, tuple(environment), limits)
+        self.tools: dict[str, Tool] = {}
+        self._facts = Facts(self.environment, home.state.revocations(), limits, (self.audience,), self.clock.unreliable, home.state.domain)
+        self._environment_object = self.ledger.document(self.environment)
+        self._lock_digest = lock.digest if lock is not None else None
+        self._observed: set[str] = set()
+
+    def keep_documents(self) -> dict[str, Any]:
+        """Keep what later records name by digest; returns those names, for the record of opening."""
+        self.home.objects.put(self.policy.canonical)
+        if self.lock is not None:
+            self.home.objects.put(self.lock.canonical)
+        return {
+            "anchors": self.home.trust.digest,
+            "environment": self._environment_object,
+            "lock": self._lock_digest,
+            "policy": self.policy.digest,
+        }
+
+    # --- judging ----------------------------------------------------------------------------------------------------------------
+
+    def pending(self, call: ToolCall, task: Task | None) -> Pending:
+        """Judge and admit. Whatever breaks in here denies."""
+        try:
+            return self._judge(readable(call), task if task is not None else current_task.get())
+        except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the one place: a native engine's panic is not an Exception, and it denies too
+            return self._crashed(readable(call), error)
+
+    def _judge(self, call: ToolCall, task: Task | None) -> Pending:
+        if task is not None and task.proof is not None and call.proof is None:
+            call = call.with_proof(task.proof)
+        binding = self.bind(call)
+        execution = self.ledger.next_id()
+        for _ in range(_MAX_RACES):
+            facts, now = self._facts, self.now()
+            grant = self.authority.grant(task)
+            decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
+            if decision.allowed and task is not None:
+                answer = self._admit(call, grant, task, facts, execution)
+                if isinstance(answer, Reservation):
+                    return self._permit(call, binding, grant, task, answer, now)
+                if isinstance(answer, Reason):
+                    decision = refuse(call, self.policy.digest, Stage.ADMISSION, answer)
+                    break
+            elif not self._moved():
+                break
+            self._refresh()
+        else:
+            reason = Reason(Code.STATE_UNAVAILABLE, call.tool, "a state that holds still", f"{_MAX_RACES} lost races")
+            decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
+        return self.pend(executed(decision, execution), call, binding.bound, grant, task, now)
+
+    def bind(self, call: ToolCall) -> Binding:
+        """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
+        tool = self.tools.get(call.tool)
+        if tool is None:
+            missing = self.lock is not None and (call.tool in self.lock.entries or self.policy.knows_tool(call.tool))
+            return Binding(call.arguments, integrity="it is not registered with this guard" if missing else "")
+        integrity = tool.changed() or (self.lock.judge(tool) if self.lock is not None else "")
+        if call.defect:
+            return Binding(_NONE, "", integrity, tool.opaque)
+        try:
+            return Binding(tool.bind(call.arguments), "", integrity, tool.opaque)
+        except InvalidInput as error:
+            return Binding(_NONE, str(error), integrity, tool.opaque)
+
+    def _admit(self, call: ToolCall, grant: Grant, task: Task, facts: Facts, execution: str) -> Reservation | Reason | None:
+        """Stage 13: what was reserved; a reason; or None when the state moved and the call must be judged again."""
+        chain = _chain_of(grant)
+        counters = task.charges
+        if counters is None:
+            found = charges(call.agent, chain, self.policy, facts)
+            if isinstance(found, Reason):
+                return found
+            counters = task.charges = found
+        if call.proof is not None:
+            counters = (*counters, proof_charge(call, chain))
+        request = Reservation(
+            execution,
+            self.home.log.shard,
+            chain.task_id,
+            call.agent,
+            call.call_id or execution,
+            facts.revocations.version,
+            counters,
+            self.policy.attributes(call.tool).rerun_safe,
+            chain.root.exp,
+        )
+        try:
+            result = self.home.state.admit(request)
+        except StateUnavailable as error:
+            return Reason(Code.STATE_UNAVAILABLE, "state", "a state store that answers", str(error))
+        if type(result) is Admitted:
+            return request if result.charged else request._replace(charges=())
+        if type(result) is Superseded:
+            return None
+        return _not_admitted(result, request.call_id)
+
+    def _permit(self, call: ToolCall, binding: Binding, grant: Grant, task: Task, reservation: Reservation, now: int) -> Pending:
+        """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
+        try:
+            chain = _chain_of(grant)
+            charged = tuple([charge.key for charge in reservation.charges])
+            decision = Decision(
+                Verdict.ALLOW,
+                None,
+                Stage.EVIDENCE,
+                (),
+                call.agent,
+                call.tool,
+                reservation.call_id,
+                self.policy.digest,
+                charged,
+                reservation.execution,
+            )
+            if not task.observed:
+                self._observe(task, grant, chain)
+            expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
+            bound = call.with_arguments(binding.bound, reservation.call_id)
+            permit = Permit(self, self.tools.get(call.tool), bound, call, decision, reservation, expires)
+            return self.pend(decision, call, binding.bound, grant, task, now, permit)
+        except BaseException:
+            self.home.state.release(reservation.execution)
+            raise
+
+    def _observe(self, task: Task, grant: Grant, chain: VerifiedChain) -> None:
+        """Record the links of a chain that was derived elsewhere, the first time this guard sees them (DESIGN §4)."""
+        for index, link in enumerate(chain.links):
+            if link.hash not in self._observed:
+                self.ledger.delegation(chain, index, agents=grant.agents, caused_by=None, observed=True)
+                if len(self._observed) >= _MAX_OBSERVED:
+                    self._observed.clear()
+                self._observed.add(link.hash)
+        task.observed = True
+
+    # --- recording --------------------------------------------------------------------------------------------------------------
+
+    def pend(
+        self,
+        decision: Decision,
+        call: ToolCall,
+        bound: Mapping[str, Frozen],
+        grant: Grant,
+        task: Task | None,
+        now: int,
+        permit: Permit | None = None,
+    ) -> Pending:
+        """The record of a decision, ready to be written. What it names by digest is kept before."""
+        chain = grant.chain
+        if chain is not None and task is not None and task.chain_object is None:
+            task.chain_object = self.ledger.chain(chain)
+        tool = self.tools.get(call.tool)
+        record = self.ledger.decision(
+            decision,
+            call,
+            bound,
+            task=chain.task_id if chain is not None else None,
+            caused_by=current_execution.get(),
+            chain=chain,
+            presented=task.chain_object if task is not None else None,
+            anchors=self.home.trust.digest,
+            environment=self._environment_object,
+            lock=self._lock_digest,
+            revocations=self._facts.revocations.version,
+            tool_version=tool.fingerprint if tool is not None else None,
+            rerun=permit is not None and permit.reservation.rerun,
+            now=now,
+        )
+        return Pending(record, decision, permit)
+
+    def write(self, pending: Pending) -> Pending:
+        """Stage 14: no evidence, no call. What was reserved stays reserved until the log is reconciled: the record may be there."""
+        if pending.record is None:
+            return pending
+        try:
+            self.ledger.write(pending.record)
+        except EvidenceUnavailable as error:
+            reason = Reason(Code.EVIDENCE_UNAVAILABLE, "log", "a durable record of the decision", str(error), fix="reopen the guard")
+            was = pending.decision
+            refused = replace(
+                was, verdict=Verdict.DENY, code=reason.code, stage=Stage.EVIDENCE, reasons=(reason, *was.reasons), reserved=(), execution=""
+            )
+            return Pending(None, refused, None)
+        return pending
+
+    def _crashed(self, call: ToolCall, error: BaseException) -> Pending:
+        """A fault inside the guard denies, and is recorded where that is still possible."""
+        say("the guard failed, and the call is denied", error=f"{type(error).__name__}: {error}")
+        code, stage = Code.GUARD_ERROR, Stage.CALL
+        if isinstance(error, StateUnavailable):
+            code, stage = Code.STATE_UNAVAILABLE, Stage.ADMISSION
+        elif isinstance(error, EvidenceUnavailable):
+            code, stage = Code.EVIDENCE_UNAVAILABLE, Stage.EVIDENCE
+        reason = Reason(code, call.tool, "a guard that works", f"{type(error).__name__}: {error}"[:200])
+        decision = refuse(call, self.policy.digest, stage, reason)
+        try:
+            decision = executed(decision, self.ledger.next_id())
+            return self.pend(decision, call, call.arguments, NO_GRANT, None, self.now())
+        except Exception:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
+            return Pending(None, decision, None)
+
+    def refusal(self, call: ToolCall, stage: Stage, reason: Reason, execution: str) -> Decision:
+        """A denial with one reason, under an execution's id."""
+        return executed(refuse(call, self.policy.digest, stage, reason), execution)
+
+    def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
+        """Append the outcome of a permit's run, then let the state know."""
+        self.ledger.write(
+            self.ledger.outcome(permit.execution, status, task=permit.task, tool_version=permit.tool_version, output=output, error=error)
+        )
+        self._settle(permit, status)
+
+    def record_stream(self, permit: Permit, digest: str, kept: bytes) -> None:
+        """The same for a generator that ended: its items are the output."""
+        commitment = self.ledger.output(permit.execution, digest.encode() + b"\n" + kept)
+        self.ledger.write(
+            self.ledger.outcome_of(permit.execution, "ok", commitment, "stream", task=permit.task, tool_version=permit.tool_version)
+        )
+        self._settle(permit, "ok")
+
+    def _settle(self, permit: Permit, status: str) -> None:
+        try:
+            self.home.state.settle(permit.execution, status)
+        except StateUnavailable as error:  # the log has the outcome; the state catches up when it is reconciled
+            say("the state store did not take an outcome", execution=permit.execution, error=str(error))
+
+    def poison(self, why: str) -> None:
+        """Deny everything from here on: the log cannot be trusted to be complete."""
+        self.home.log.poison(why)
+
+    # --- the world --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a write waits for the disk."""
+        return self.home.durability == "fsync"
+
+    def now(self) -> int:
+        """Nanoseconds since the epoch; never goes back."""
+        return self.clock.now()
+
+    def facts(self) -> Facts:
+        """The current snapshot."""
+        if self._moved():
+            self._refresh()
+        return self._facts
+
+    def _moved(self) -> bool:
+        return self.home.state.version() != self._facts.revocations.version
+
+    def _refresh(self) -> None:
+        self._facts = replace(self._facts, revocations=self.home.state.revocations())
+
+
+def readable(call: object) -> ToolCall:
+    """The call, or one that says that it is none. A subclass could answer differently each time it is asked."""
+    return call if type(call) is ToolCall else ToolCall.malformed(NOBODY, "", f"a {type(call).__name__} is not a ToolCall")
+
+
+def executed(decision: Decision, execution: str) -> Decision:
+    """The decision under its execution's id."""
+    return replace(decision, call_id=decision.call_id or execution, execution=execution)
+
+
+def _chain_of(grant: Grant) -> VerifiedChain:
+    if grant.chain is None:  # an allowed decision without a chain would be a fault of ours: it denies as such
+        raise AgentguardError("allowed without a chain")
+    return grant.chain
+
+
+def _not_admitted(result: Replayed | Exhausted | Superseded | Admitted, call_id: str) -> Reason:
+    if isinstance(result, Replayed):
+        found = f"execution {result.first}" + (f" ({result.outcome})" if result.outcome else "")
+        return Reason(Code.REPLAY_DETECTED, call_id, "a call id that this task has not seen", found)
+    if not isinstance(result, Exhausted):
+        raise AgentguardError(f"an unexpected answer of the state store: {type(result).__name__}")
+    if result.key.startswith("proof/"):
+        return Reason(Code.REPLAY_DETECTED, "proof", "a proof that was not used before", "a used one")
+    return Reason(Code.BUDGET_EXHAUSTED, result.name, f"at most {result.limit}", f"{result.limit} used")

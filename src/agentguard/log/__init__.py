@@ -1,0 +1,32 @@
+"""The evidence log: segments on disk, one shard a process, verifiable by a stranger (DESIGN §8, docs/log-format.md).
+
+with Log.open(home, key, durability="fsync") as log:
+    index = log.append(record)
+report = verify(home, key.public)
+"""
+
+from agentguard.log.frames import Damage
+from agentguard.log.layout import Durability, log_name, origin_of
+from agentguard.log.log import Log
+from agentguard.log.reader import Entry, iter_entries, iter_records, read_record, read_shards
+from agentguard.log.shard import MAX_RECORD
+from agentguard.log.verify import Finding, Severity, ShardReport, VerifyReport, verify
+
+__all__ = [
+    "MAX_RECORD",
+    "Damage",
+    "Durability",
+    "Entry",
+    "Finding",
+    "Log",
+    "Severity",
+    "ShardReport",
+    "VerifyReport",
+    "iter_entries",
+    "iter_records",
+    "log_name",
+    "origin_of",
+    "read_record",
+    "read_shards",
+    "verify",
+]

@@ -1,0 +1,249 @@
+"""The log as a process uses it: one home, one shard of it to write, however many processes and forks there are."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from agentguard.errors import EvidenceUnavailable, InvalidInput
+from agentguard.keys import Signer
+from agentguard.log.heads import read_head, remembered
+from agentguard.log.layout import (
+    Durability,
+    head_path,
+    hold_lock,
+    log_directory,
+    make_directory,
+    new_shard_id,
+    segments,
+    shard_directories,
+    shard_directory,
+    sync_directory,
+    try_lock,
+)
+from agentguard.log.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from agentguard.log.reader import iter_entries
+from agentguard.log.recovery import recover
+from agentguard.log.shard import ShardWriter
+
+SEGMENT_BYTES: Final = 64 << 20
+
+
+class Log:
+    """An append-only Merkle log (DESIGN §8). `append` returns when the records are durable, or raises and nothing may run.
+
+    Each open log holds one shard of its home, an idle one or a new one, so writers never wait for each other. A forked child gets a shard
+    of its own with its first append. Use it as a context manager, or `close` it; a log that is dropped or open at exit signs its last
+    checkpoint too, but correctness does not rest on that.
+    """
+
+    def __init__(self, home: Path, signer: Signer, durability: Durability, segment_bytes: int, clock: Callable[[], int]) -> None:
+        self.home = home
+        self.durability: Durability = durability
+        self._signer = signer
+        self._segment_bytes = segment_bytes
+        self._clock = clock
+        #: The latest time in any remembered checkpoint of this home when it was opened, in nanoseconds; 0 if there was none.
+        self.last_time_ns = 0
+        self._writer = self._take_shard()
+        _OPEN.add(self)
+
+    @classmethod
+    def open(
+        cls,
+        home: str | Path,
+        signer: Signer,
+        *,
+        durability: Durability = "fsync",
+        segment_bytes: int = SEGMENT_BYTES,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> Log:
+        """Take an idle shard of `home` (and recover it) or add one.
+
+        `signer` is the log key; every process on a home uses the same. `clock` gives nanoseconds since 1970. Raises InvalidInput if the
+        log was damaged, cut or rolled back, EvidenceUnavailable if the disk refuses.
+        """
+        if durability not in ("fsync", "process"):
+            raise InvalidInput(f"durability is 'fsync' or 'process', found {durability!r:.40}")
+        return cls(Path(home), signer, durability, segment_bytes, clock)
+
+    @property
+    def shard(self) -> str:
+        """Id of the shard that this log writes."""
+        return self._writer.shard
+
+    @property
+    def origin(self) -> str:
+        """Origin line of the shard's checkpoints."""
+        return self._writer.origin
+
+    @property
+    def size(self) -> int:
+        """Number of acknowledged records in the shard."""
+        return self._writer.size
+
+    @property
+    def poisoned(self) -> str | None:
+        """Why every append is refused, or None."""
+        return self._writer.poisoned
+
+    def append(self, *records: bytes) -> int:
+        """Make records (1 to 65,535 bytes each) durable together and give the index of the first.
+
+        Raises EvidenceUnavailable if that failed, and from then on until the log is opened anew; InvalidInput for a record it cannot hold.
+        """
+        writer = self._writer
+        if os.getpid() != writer.pid:
+            writer = self._after_fork()
+        return writer.append(records)
+
+    def checkpoint(self) -> bytes:
+        """Sign, make durable and remember the shard's tree head now: a C2SP checkpoint. Raises EvidenceUnavailable."""
+        writer = self._writer
+        if os.getpid() != writer.pid:
+            writer = self._after_fork()
+        return writer.checkpoint()
+
+    def poison(self, why: str) -> None:
+        """Refuse every append from here on: something outside knows that this log cannot be complete."""
+        self._writer.poison(why)
+
+    def records(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(index, record) of this shard's committed records from index `start` on. Raises InvalidInput for damage."""
+        for entry in iter_entries(self.home, self.shard, start):
+            yield entry.index, entry.record
+
+    def close(self) -> None:
+        """Sign the final checkpoint and give the shard up for others. A second call does nothing. Raises EvidenceUnavailable."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        writer = getattr(self, "_writer", None)
+        if writer is not None:
+            writer.abandon()
+
+    def _after_fork(self) -> ShardWriter:
+        """The parent keeps its shard; this process takes another, and only closes its copies of the parent's descriptors."""
+        with _reopening:
+            writer = self._writer
+            if writer.pid != os.getpid():
+                writer.close()
+                writer = self._writer = self._take_shard()
+            return writer
+
+    def _take_shard(self) -> ShardWriter:
+        try:
+            make_directory(log_directory(self.home))
+            make_directory(head_path(self.home, "x").parent)
+            manifest = self._survey()
+            if manifest is not None:
+                for shard in manifest.shards:
+                    lock = try_lock(shard_directory(self.home, shard) / "lock")
+                    if lock is not None:
+                        return self._writer_of(shard, lock, manifest)
+            return self._add_shard()
+        except OSError as error:
+            raise EvidenceUnavailable(
+                f"the log under {self.home} cannot be opened: {error.strerror} (errno {error.errno}); mend that and open the guard anew"
+            ) from error
+
+    def _survey(self) -> Manifest | None:
+        """Hold manifest, heads and directories against each other. Raises InvalidInput where they contradict.
+
+        What the manifest promises is written after it (and checked against what was read before it), so a shard that is being added by
+        another process at this moment is no contradiction.
+        """
+        public = self._signer.public
+        found = [shard for shard in shard_directories(self.home) if segments(shard_directory(self.home, shard))]
+        known = {shard: head for shard in remembered(self.home) if (head := read_head(self.home, shard, public)) is not None}
+        manifest = read_manifest(self.home, public)
+        listed = manifest.shards if manifest else ()
+        place = str(manifest_path(self.home))
+        for shard in sorted({*found, *known}.difference(listed)):
+            raise InvalidInput(f"shard {shard} has left traces, but the manifest of shards does not list it", place=place, hint=_VERIFY)
+        for shard, head in known.items():
+            if manifest is not None and not manifest.follows(head.manifest):
+                raise InvalidInput(
+                    f"the manifest has version {manifest.version}, but shard {shard} has seen another of version {head.manifest[0]}: "
+                    "it was rolled back",
+                    place=place,
+                    hint=_VERIFY,
+                )
+            self.last_time_ns = max(self.last_time_ns, head.time_ns)
+        for shard in listed:
+            if not shard_directory(self.home, shard).is_dir():
+                raise InvalidInput(f"shard {shard} is in the manifest, but its directory is gone", place=place, hint=_VERIFY)
+        return manifest
+
+    def _add_shard(self) -> ShardWriter:
+        """Directory and lock first, then the manifest, then head and segment: a crash in between leaves nothing that looks like a loss."""
+        with hold_lock(log_directory(self.home) / "manifest.lock"):
+            manifest = read_manifest(self.home, self._signer.public)
+            listed = manifest.shards if manifest else ()
+            # A directory that is not listed while we hold the manifest's lock is one that somebody could not finish adding.
+            lock = None
+            for shard in (*(name for name in shard_directories(self.home) if name not in listed), new_shard_id()):
+                directory = shard_directory(self.home, shard)
+                directory.mkdir(mode=0o700, exist_ok=True)
+                lock = try_lock(directory / "lock")
+                if lock is not None:
+                    break
+            if lock is None:
+                raise OSError(errno.EAGAIN, "the new shard's lock is taken", str(directory))
+            sync_directory(log_directory(self.home))
+            manifest = write_manifest(self.home, (*listed, shard), self._signer)
+        return self._writer_of(shard, lock, manifest)
+
+    def _writer_of(self, shard: str, lock: int, manifest: Manifest) -> ShardWriter:
+        """A writer for a shard whose lock we hold; the lock is given up if there can be none."""
+        writer = None
+        try:
+            writer = ShardWriter(
+                self.home,
+                shard,
+                lock,
+                self._signer,
+                recover(self.home, shard, self._signer.public),
+                manifest.reference,
+                durability=self.durability,
+                segment_bytes=self._segment_bytes,
+                clock=self._clock,
+            )
+        finally:
+            if writer is None:
+                os.close(lock)
+        return writer
+
+
+_VERIFY: Final = "`agentguard log verify` lists what is missing; keep a copy of the home for inquiry"
+_OPEN: weakref.WeakSet[Log] = weakref.WeakSet()
+_reopening = threading.Lock()
+
+
+def _in_forked_child() -> None:
+    global _reopening
+    _reopening = threading.Lock()  # another thread of the parent may have held it when it forked
+
+
+@atexit.register
+def _close_all() -> None:
+    for log in list(_OPEN):
+        with suppress(EvidenceUnavailable):  # the records are safe; `log verify` shows that their last checkpoint is missing
+            log.close()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

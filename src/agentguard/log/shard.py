@@ -1,0 +1,279 @@
+"""One shard and its one writer: appends, signs checkpoints, remembers heads, starts new segments.
+
+The order of things is the promise. A record is acknowledged when one write has taken its frame and the commit frame behind it, and in
+`fsync` durability a fdatasync returned. A head is remembered after the checkpoint it repeats is durable. The writer is *poisoned* before
+it starts to write and healed after it succeeded, so whatever interrupts it - an error, a signal, a signer that raises - leaves it
+refusing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from agentguard.checkpoint import NoteSigner
+from agentguard.errors import EvidenceUnavailable, InvalidInput
+from agentguard.keys import Signer
+from agentguard.log import frames, heads
+from agentguard.log.layout import Durability, datasync, head_path, origin_of, segment_name, shard_directory, sync_directory, write_all
+from agentguard.log.recovery import Recovered
+from agentguard.log.scan import encode_commit, encode_segment_head
+from agentguard.merkle import leaf_hash
+
+MAX_RECORD: Final = frames.MAX_PAYLOAD
+#: In `process` durability a signed checkpoint follows a record within 100 ms; the thread wakes a little earlier.
+_LAG_SECONDS: Final = 0.08
+_INTERRUPTED: Final = "an append was interrupted before it finished"
+_CLOSED: Final = "the log is closed"
+
+_pack_head = frames.HEAD.pack
+_pack_tail = frames.TAIL.pack
+
+
+class ShardWriter:
+    """Appends to one shard, whose lock the caller took. Safe under threads; another process must not use it (see `Log`)."""
+
+    def __init__(
+        self,
+        home: Path,
+        shard: str,
+        lock: int,
+        signer: Signer,
+        recovered: Recovered,
+        manifest: tuple[int, str],
+        *,
+        durability: Durability,
+        segment_bytes: int,
+        clock: Callable[[], int],
+    ) -> None:
+        """Drops what an unfinished append left behind. Raises OSError."""
+        self.shard = shard
+        self.origin = origin_of(signer.public, shard)
+        self.pid = os.getpid()
+        self._directory = shard_directory(home, shard)
+        self._lock_file = lock
+        self._signer = NoteSigner(signer, self.origin)
+        self._manifest = manifest
+        self._fsync = durability == "fsync"
+        self._limit = segment_bytes
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._frontier = recovered.frontier
+        self._poison: str | None = None
+        self._closed = False
+        self._dirty = False  # records that no checkpoint covers
+        self._turn = 0  # counts checkpoints, so that an older head never replaces a newer one
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._abandoned = False
+        if recovered.unborn is not None:
+            recovered.unborn.unlink()
+        self._head = heads.HeadFile(head_path(home, shard))
+        if recovered.head is None:
+            self._head.write(self._sign(final=False), sync=True)
+            sync_directory(head_path(home, shard).parent)
+        if recovered.segment is None:
+            self._descriptor, self._offset = self._start_segment(0)
+        else:
+            self._descriptor = os.open(recovered.segment, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._offset = recovered.end
+            if recovered.dropped:
+                os.ftruncate(self._descriptor, recovered.end)
+                os.fsync(self._descriptor)
+        self._ended = self._offset if recovered.final else -1  # nothing to add at close while nothing was written
+
+    @property
+    def size(self) -> int:
+        """Number of acknowledged records."""
+        return self._frontier.size
+
+    @property
+    def poisoned(self) -> str | None:
+        """Why nothing can be appended, or None."""
+        return self._poison
+
+    def append(self, records: tuple[bytes, ...]) -> int:
+        """Make records durable together; the index of the first. Raises EvidenceUnavailable, InvalidInput."""
+        for record in records:
+            if type(record) is not bytes or not 0 < len(record) <= MAX_RECORD:
+                raise InvalidInput(f"a record is 1 to {MAX_RECORD} bytes")
+        if not records:
+            raise InvalidInput("there is nothing to append")
+        with self._mutex:
+            if self._poison is not None:
+                raise self._refusal()
+            self._poison = _INTERRUPTED
+            try:
+                if self._offset >= self._limit:
+                    self._rotate()
+                frontier = self._frontier
+                first = index = frontier.size
+                parts = []
+                for record in records:
+                    length = len(record)
+                    body = _pack_head(frames.MAGIC, frames.RECORD, frames.VERSION, length, length ^ MAX_RECORD, index) + record
+                    parts.append(body)
+                    parts.append(_pack_tail(crc32(body), frames.END))
+                    frontier.append(leaf_hash(record))
+                    index += 1
+                if self._fsync:
+                    note = self._sign(final=False)
+                    parts.append(encode_commit(frontier, note))
+                    self._write(b"".join(parts))
+                    datasync(self._descriptor)
+                    self._head.write(note)
+                else:
+                    parts.append(encode_commit(frontier))
+                    self._write(b"".join(parts))
+            except OSError as error:
+                raise self._failed(error) from error
+            self._poison = None
+            if not self._dirty:
+                self._dirty = True
+                if not self._fsync:
+                    self._wake_checkpointer()
+        return first
+
+    def checkpoint(self) -> bytes:
+        """Sign the tree as it stands, make it durable and remember it: the signed note. Raises EvidenceUnavailable."""
+        with self._mutex:
+            if self._poison is not None:
+                raise self._refusal()
+            self._poison = _INTERRUPTED
+            try:
+                note = self._put_checkpoint(final=False)
+                descriptor = os.dup(self._descriptor)  # a rotation may close ours while we wait for the disk
+            except OSError as error:
+                raise self._failed(error) from error
+            turn = self._turn
+            self._poison = None
+        try:
+            datasync(descriptor)
+            with self._mutex:
+                if self._turn == turn and not self._closed:
+                    self._head.write(note)
+        except OSError as error:
+            with self._mutex:
+                raise self._failed(error) from error
+        finally:
+            os.close(descriptor)
+        return note
+
+    def poison(self, why: str) -> None:
+        """Refuse every append from here on."""
+        with self._mutex:
+            self._poison = self._poison or why
+
+    def close(self) -> None:
+        """Sign the final checkpoint, remember it durably and give the shard up. Raises EvidenceUnavailable if that cannot be done."""
+        if os.getpid() != self.pid:
+            self._release()
+            return
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._mutex:
+            if self._closed:
+                return
+            healthy = self._poison is None
+            self._poison = _CLOSED
+            try:
+                if healthy and self._offset != self._ended:
+                    # Twice, so that no moment exists at which a crash looks like a tampered head: the second is final only after the
+                    # first is remembered.
+                    for final in (False, True):
+                        note = self._put_checkpoint(final=final)
+                        datasync(self._descriptor)
+                        self._head.write(note, sync=True)
+            except OSError as error:
+                raise self._failed(error) from error
+            finally:
+                self._release()
+
+    def abandon(self) -> None:
+        """Close without waiting, from wherever the garbage collector happens to run: the checkpointer, if there is one, does it."""
+        if self._thread is None or os.getpid() != self.pid:
+            self.close()
+        else:
+            self._abandoned = True
+            self._stop.set()
+            self._wake.set()
+
+    def _release(self) -> None:
+        """Close our descriptors. In a forked child these are copies: the parent's lock stays."""
+        if not self._closed:
+            self._closed = True
+            for descriptor in (self._descriptor, self._lock_file):
+                os.close(descriptor)
+            self._head.close()
+
+    def _sign(self, *, final: bool) -> bytes:
+        frontier = self._frontier
+        checkpoint = heads.compose(self.origin, frontier.size, frontier.root(), time_ns=self._clock(), manifest=self._manifest, final=final)
+        return self._signer.sign(checkpoint.text())
+
+    def _put_checkpoint(self, *, final: bool) -> bytes:
+        note = self._sign(final=final)
+        self._write(frames.encode(frames.FINAL if final else frames.CHECKPOINT, self._frontier.size, note))
+        self._turn += 1
+        self._dirty = False
+        return note
+
+    def _write(self, data: bytes) -> None:
+        write_all(self._descriptor, data)
+        self._offset += len(data)
+
+    def _rotate(self) -> None:
+        """Seal the segment behind a durable checkpoint and start the next."""
+        note = self._put_checkpoint(final=False)
+        datasync(self._descriptor)
+        self._head.write(note)
+        descriptor, offset = self._start_segment(self._offset)
+        os.close(self._descriptor)
+        self._descriptor, self._offset = descriptor, offset
+
+    def _start_segment(self, previous: int) -> tuple[int, int]:
+        path = self._directory / segment_name(self._frontier.size)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        head = encode_segment_head(self.shard, self._frontier, previous)
+        write_all(descriptor, head)
+        os.fsync(descriptor)
+        sync_directory(self._directory)
+        return descriptor, len(head)
+
+    def _failed(self, error: OSError) -> EvidenceUnavailable:
+        name = errno.errorcode.get(error.errno or 0, "")
+        self._poison = f"{self._directory}: {error.strerror} (errno {error.errno} {name})"
+        return self._refusal()
+
+    def _refusal(self) -> EvidenceUnavailable:
+        return EvidenceUnavailable(
+            f"the log cannot promise that a record is durable: {self._poison}; "
+            "no call runs until the cause is mended and the guard is opened anew"
+        )
+
+    def _wake_checkpointer(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"agentguard-checkpoint-{self.shard}", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _run(self) -> None:
+        """The checkpointer of `process` durability: sleeps until something is uncovered, then signs once for all of it."""
+        while True:
+            self._wake.wait()
+            if self._stop.wait(_LAG_SECONDS):
+                break
+            self._wake.clear()
+            try:
+                self.checkpoint()
+            except EvidenceUnavailable:
+                break  # poisoned: the next append says so
+        if self._abandoned:
+            self.close()

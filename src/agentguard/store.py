@@ -1,0 +1,285 @@
+"""What stands beside the log: documents by content, and the values behind its commitments (DESIGN §8).
+
+`ObjectStore` keeps chains, policies, locks and environments for as long as the log that cites them. `SideStore` keeps arguments, outputs
+and salts, which may be erased at any time: every proof about the log stays valid, and without its salt not even a guessable value can be
+confirmed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from agentguard.errors import EvidenceUnavailable, InvalidInput
+from agentguard.log.layout import Durability, make_directory, replace_file, sync_directory
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_KNOWN: Final = 100_000
+
+
+def _unavailable(path: Path, error: OSError) -> EvidenceUnavailable:
+    return EvidenceUnavailable(f"{path} cannot be written: {error.strerror} (errno {error.errno})")
+
+
+class ObjectStore:
+    """Documents named by `sha256:<hex>` of their bytes, one file each: `<directory>/<first two digits>/<the other 62>`."""
+
+    def __init__(self, directory: Path, *, durability: Durability = "fsync") -> None:
+        self._directory = Path(directory)
+        self._sync = durability == "fsync"
+        self._known: set[str] = set()
+
+    def put(self, data: bytes) -> str:
+        """Keep a document and give its name; when this returns it is as durable as the log. Idempotent. Raises EvidenceUnavailable."""
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"sha256:{digest}"
+        if digest not in self._known:
+            path = self._path(digest)
+            try:
+                self._keep(path, data)
+            except OSError as error:
+                raise _unavailable(path, error) from error
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known.add(digest)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The document. Raises InvalidInput if the name is none, or if the document is missing or is not the one it was."""
+        match = _DIGEST.fullmatch(name)
+        if match is None:
+            raise InvalidInput(f"not the name of a document: {name!r:.80}", hint="sha256: and 64 hexadecimal digits")
+        path = self._path(match[1])
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise InvalidInput(f"the document {name} is not in the store", place=str(path)) from None
+        except OSError as error:
+            raise InvalidInput(f"the document cannot be read: {error.strerror}", place=str(path)) from None
+        if hashlib.sha256(data).hexdigest() != match[1]:
+            raise InvalidInput("the document was changed: its bytes do not have the digest of its name", place=str(path))
+        return data
+
+    def __contains__(self, name: str) -> bool:
+        match = _DIGEST.fullmatch(name)
+        return match is not None and self._path(match[1]).is_file()
+
+    def _path(self, digest: str) -> Path:
+        return self._directory / digest[:2] / digest[2:]
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        try:
+            present = path.read_bytes() == data  # a damaged copy is replaced
+        except FileNotFoundError:
+            make_directory(path.parent)
+            present = False
+        if not present:
+            replace_file(path, data, sync=self._sync)
+        elif self._sync:  # whoever wrote it may not have synced it
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_directory(path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class SideValue:
+    """A value behind a commitment: `kind` says which one, `time_ns` when it was kept (nanoseconds since 1970)."""
+
+    execution: str
+    kind: str
+    salt: bytes
+    value: bytes
+    time_ns: int
+
+
+_DAY_NS: Final = 86_400 * 10**9
+_FILE = re.compile(r"([0-9]{20})-[0-9a-f]{16}\.side")
+_MAGIC: Final = b"\xffs"
+#: magic, state, length of the kind, of the execution id, of the salt, of the value, time
+_HEAD: Final = Struct(">2sBBHHIQ")
+_STATE_OFFSET: Final = 2
+_KEPT, _ERASED = 1, 0
+_END: Final = b"\n"
+
+
+class SideStore:
+    """Erasable values and salts: append-only files of this process, `<directory>/<created, nanoseconds>-<random>.side`, mode 0600.
+
+    A file takes entries for one day or `chunk_bytes`, whichever ends first. An entry is a head (`>2sBBHHIQ`: ff 73, 1 if kept or 0 if
+    erased, lengths of kind, execution, salt and value, time), then kind, execution, salt, value and 0a. Erasing overwrites salt and value
+    with zeros in place, which is safe while another process appends to the same file. Nothing is synced: the log must survive a power
+    loss, this need not.
+
+    `disabled` is the off switch: nothing is kept, and commitments can never be opened.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disabled: bool = False,
+        retention_days: float = 90,
+        chunk_bytes: int = 16 << 20,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Removes the files that are past retention. Raises EvidenceUnavailable."""
+        self.disabled = disabled
+        self._directory = Path(directory)
+        self._chunk = chunk_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._room = self._until = 0
+        self._remove_before(clock() - int(retention_days * _DAY_NS))
+        _STORES.add(self)
+
+    def put(self, execution: str, kind: str, salt: bytes, value: bytes) -> None:
+        """Keep a value: one write. Raises EvidenceUnavailable."""
+        if self.disabled:
+            return
+        now = self._clock()
+        name, who = kind.encode("ascii"), execution.encode("ascii")
+        head = _HEAD.pack(_MAGIC, _KEPT, len(name), len(who), len(salt), len(value), now)
+        data = b"".join((head, name, who, salt, value, _END))
+        with self._lock:
+            try:
+                if self._room <= 0 or now >= self._until:
+                    self._next_file(now)
+                self._room -= len(data)
+                if os.write(self._descriptor, data) != len(data):
+                    self._room = 0  # half an entry ends a file
+                    raise OSError(28, "the disk took only a part")
+            except OSError as error:
+                raise _unavailable(self._directory, error) from error
+
+    def get(self, execution: str, *, near_ns: int | None = None) -> tuple[SideValue, ...]:
+        """Every value kept for an execution, oldest first. `near_ns`, the time of its record, saves reading other days' files."""
+        found: list[SideValue] = []
+        for created, path in self._files():
+            if near_ns is None or created - _DAY_NS <= near_ns <= created + 2 * _DAY_NS:
+                found += [item for item in _read(path) if item.execution == execution]
+        return tuple(found)
+
+    def erase(self, executions: Collection[str] = (), *, older_than_ns: int | None = None) -> int:
+        """Erase the values of these executions, and all that were kept before `older_than_ns`. Returns how many; they are gone durably.
+
+        Raises EvidenceUnavailable if a file cannot be changed.
+        """
+        wanted = frozenset(executions)
+        count = 0
+        for _, path in self._files():
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                data = _contents(descriptor)
+                for offset, size, item in _entries(data):
+                    if item.execution in wanted or (older_than_ns is not None and item.time_ns < older_than_ns):
+                        secret = len(item.salt) + len(item.value)
+                        os.pwrite(descriptor, bytes(secret), offset + size - len(_END) - secret)
+                        os.pwrite(descriptor, bytes([_ERASED]), offset + _STATE_OFFSET)
+                        count += 1
+                os.fsync(descriptor)
+            except OSError as error:
+                raise _unavailable(path, error) from error
+            finally:
+                os.close(descriptor)
+        if older_than_ns is not None:
+            self._remove_before(older_than_ns)
+        return count
+
+    def close(self) -> None:
+        """Close the file that is being written. A later `put` starts another."""
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._room = -1, 0
+
+    def _next_file(self, now: int) -> None:
+        self._let_go()
+        make_directory(self._directory)
+        path = self._directory / f"{now:020d}-{secrets.token_hex(8)}.side"
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._room, self._until = self._chunk, now + _DAY_NS
+
+    def _files(self) -> list[tuple[int, Path]]:
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return []
+        return [(int(match[1]), self._directory / name) for name in names if (match := _FILE.fullmatch(name))]
+
+    def _remove_before(self, cutoff_ns: int) -> None:
+        """Remove the files that took their last entry before `cutoff_ns`, as their names tell."""
+        try:
+            for created, path in self._files():
+                if created + _DAY_NS < cutoff_ns:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unavailable(self._directory, error) from error
+
+    def _in_forked_child(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._let_go()
+
+
+def _contents(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _read(path: Path) -> Iterator[SideValue]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # retention of another process was here first
+        return
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", place=str(path)) from None
+    yield from (item for _, _, item in _entries(data))
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int, SideValue]]:
+    """(offset, size, value) of every entry that was not erased. A damaged one is skipped: values are checked against commitments."""
+    at = 0
+    while len(data) - at >= _HEAD.size:
+        magic, state, kind, execution, salt, value, when = _HEAD.unpack_from(data, at)
+        size = _HEAD.size + kind + execution + salt + value + len(_END)
+        if magic != _MAGIC or at + size > len(data) or data[at + size - 1 : at + size] != _END:
+            at = data.find(_MAGIC, at + 1)
+            if at < 0:
+                return
+            continue
+        if state == _KEPT:
+            parts, start = [], at + _HEAD.size
+            for length in (kind, execution, salt, value):
+                parts.append(data[start : start + length])
+                start += length
+            yield at, size, SideValue(parts[1].decode("ascii", "replace"), parts[0].decode("ascii", "replace"), parts[2], parts[3], when)
+        at += size
+
+
+_STORES: weakref.WeakSet[SideStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_STORES):
+        store._in_forked_child()
+
+
+os.register_at_fork(after_in_child=_after_fork)
