@@ -17,29 +17,28 @@ from agentguard.revocation import parse_target
 if TYPE_CHECKING:
     from agentguard.ledger import Ledger
 
-#: What `stop` names when it names everything.
-ALL = "all"
 _ACCEPTED = "clock_accepted_until"
 
 
-def stop(home: Home, ledger: Ledger, kind: str, value: str = ALL, *, by: str, reason: str = "") -> int:
+def stop(home: Home, ledger: Ledger, kind: str, value: str = "", *, by: str, reason: str = "") -> int:
     """Withdraw authority. It takes effect on the next call of every guard on this home, before the record of it is written.
 
     Raises InvalidInput for a kind that does not exist or a value that names nothing. Returns the version of the revocations.
     """
-    version = home.state.revoke(kind, value, by=by, reason=reason, time_ns=time.time_ns())
-    ledger.note("revocation", {"kind": kind, "lifted": False, "reason": reason, "value": value, "version": version}, by=by)
+    record, now = ledger.next_id(), time.time_ns()
+    version = home.state.revoke(kind, value, by=by, reason=reason, time_ns=now, record=record)
+    ledger.note("revocation", {"action": "revoke", "kind": kind, "reason": reason, "value": value}, by=by, identity=record)
     return version
 
 
-def lift(home: Home, ledger: Ledger, kind: str, value: str = ALL, *, by: str, reason: str = "") -> int:
+def lift(home: Home, ledger: Ledger, kind: str, value: str = "", *, by: str, reason: str = "") -> int:
     """Take a stop back. Evidence first: nothing is allowed again without a record of who said so."""
     named, value = parse_target(kind, value)
     if not home.state.revocations().holds(named, value):
-        raise InvalidInput(f"{named} {value} is not stopped", hint="`agentguard stop --list` shows what is")
-    detail = {"kind": kind, "lifted": True, "reason": reason, "value": value, "version": home.state.version() + 1}
-    ledger.note("revocation", detail, by=by)
-    return home.state.lift(kind, value, by=by, reason=reason, time_ns=time.time_ns())
+        raise InvalidInput(f"{named} {value}".strip() + " is not stopped", hint="`agentguard stop --list` shows what is")
+    record, now = ledger.next_id(), time.time_ns()
+    ledger.note("revocation", {"action": "lift", "kind": kind, "reason": reason, "value": value}, by=by, identity=record)
+    return home.state.lift(kind, value, by=by, reason=reason, time_ns=now, record=record)
 
 
 def clock_floor(home: Home) -> int:
@@ -83,4 +82,5 @@ def _records(home: Home, shard: str, start: int) -> Iterator[tuple[int, dict[str
     for _, index, record in iter_records(home.path, shard, start):
         body = msgspec.json.decode(record)
         if type(body) is dict and body.get("type") in ("decision", "outcome", "revocation"):
-            yield index, body
+            detail = body.get("detail")
+            yield index, {**detail, **body} if type(detail) is dict else body

@@ -60,6 +60,8 @@ class Facts:
 
 
 NO_GRANT: Final = Grant()
+#: The counter that makes a proof good for one call only.
+PROOF: Final = "proof of possession"
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,4 +307,4 @@ def charges(agent: str, chain: VerifiedChain, policy: Policy, facts: Facts) -> t
 
 def proof_charge(call: ToolCall, chain: VerifiedChain) -> Charge:
     """A proof is good for one call: its `jti`, read from a token that stage 9 verified."""
-    return Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof or '')}", 1, "proof")
+    return Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof or '')}", 1, PROOF)

@@ -17,7 +17,7 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import Limits, VerifiedChain
 from agentguard.context import current_execution, current_task
-from agentguard.decide import NO_GRANT, Binding, Facts, Grant, charges, decide, proof_charge, refuse
+from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, decide, proof_charge, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock, measure
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
@@ -27,7 +27,7 @@ from agentguard.ledger import Ledger
 from agentguard.notice import say
 from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy import Policy
-from agentguard.state import Admitted, Exhausted, Replayed, Reservation, Superseded
+from agentguard.state import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
 from agentguard.task import Task
 
 #: Where there is no task there is no agent; the call is judged under this name and denied for want of an artifact.
@@ -125,41 +125,39 @@ class Enforcement:
 
     def _admit(self, call: ToolCall, grant: Grant, task: Task, facts: Facts, execution: str) -> Reservation | Reason | None:
         """Stage 13: what was reserved; a reason; or None when the state moved and the call must be judged again."""
-        chain = _chain_of(grant)
-        counters = task.charges
-        if counters is None:
-            found = charges(call.agent, chain, self.policy, facts)
-            if isinstance(found, Reason):
-                return found
-            counters = task.charges = found
-        if call.proof is not None:
-            counters = (*counters, proof_charge(call, chain))
-        request = Reservation(
-            execution,
-            self.home.log.shard,
-            chain.task_id,
-            call.agent,
-            call.call_id or execution,
-            facts.revocations.version,
-            counters,
-            self.policy.attributes(call.tool).rerun_safe,
-            chain.root.exp,
-        )
+        account = self._account(call, grant, task, facts)
+        if isinstance(account, Reason):
+            return account
+        rerun = self.policy.attributes(call.tool).rerun_safe
+        request = Reservation(execution, self.home.log.shard, account, call.call_id or execution, facts.revocations.version, rerun)
         try:
             result = self.home.state.admit(request)
         except StateUnavailable as error:
             return Reason(Code.STATE_UNAVAILABLE, "state", "a state store that answers", str(error))
         if type(result) is Admitted:
-            return request if result.charged else request._replace(charges=())
+            return request if result.charged else request._replace(account=replace(account, charges=()))
         if type(result) is Superseded:
             return None
         return _not_admitted(result, request.call_id)
+
+    def _account(self, call: ToolCall, grant: Grant, task: Task, facts: Facts) -> Account | Reason:
+        """What calls of this task are charged to; made once a task, but for calls that bring a proof, which is charged too."""
+        chain = _chain_of(grant)
+        account = task.account
+        if account is None:
+            counters = charges(call.agent, chain, self.policy, facts)
+            if isinstance(counters, Reason):
+                return counters
+            account = task.account = Account(chain.task_id, call.agent, counters, chain.root.exp)
+        if call.proof is None:
+            return account
+        return replace(account, charges=(*account.charges, proof_charge(call, chain)))
 
     def _permit(self, call: ToolCall, binding: Binding, grant: Grant, task: Task, reservation: Reservation, now: int) -> Pending:
         """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
         try:
             chain = _chain_of(grant)
-            charged = tuple([charge.key for charge in reservation.charges])
+            charged = tuple([charge.key for charge in reservation.account.charges])
             decision = Decision(
                 Verdict.ALLOW,
                 None,
@@ -179,7 +177,7 @@ class Enforcement:
             permit = Permit(self, self.tools.get(call.tool), bound, call, decision, reservation, expires)
             return self.pend(decision, call, binding.bound, grant, task, now, permit)
         except BaseException:
-            self.home.state.release(reservation.execution)
+            self.home.state.release(reservation)
             raise
 
     def _observe(self, task: Task, grant: Grant, chain: VerifiedChain) -> None:
@@ -279,7 +277,7 @@ class Enforcement:
 
     def _settle(self, permit: Permit, status: str) -> None:
         try:
-            self.home.state.settle(permit.execution, status)
+            self.home.state.settle(permit.reservation, status)
         except StateUnavailable as error:  # the log has the outcome; the state catches up when it is reconciled
             say("the state store did not take an outcome", execution=permit.execution, error=str(error))
 
@@ -333,6 +331,6 @@ def _not_admitted(result: Replayed | Exhausted | Superseded | Admitted, call_id:
         return Reason(Code.REPLAY_DETECTED, call_id, "a call id that this task has not seen", found)
     if not isinstance(result, Exhausted):
         raise AgentguardError(f"an unexpected answer of the state store: {type(result).__name__}")
-    if result.key.startswith("proof/"):
+    if result.name == PROOF:
         return Reason(Code.REPLAY_DETECTED, "proof", "a proof that was not used before", "a used one")
     return Reason(Code.BUDGET_EXHAUSTED, result.name, f"at most {result.limit}", f"{result.limit} used")

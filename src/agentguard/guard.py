@@ -344,7 +344,7 @@ class Guard:
 
     # --- operating --------------------------------------------------------------------------------------------------------------
 
-    def stop(self, kind: str, value: str = control.ALL, *, by: str = "operator", reason: str = "") -> None:
+    def stop(self, kind: str, value: str = "", *, by: str = "operator", reason: str = "") -> None:
         """Withdraw authority at once, for every guard on this home: kind is link, task, agent, initiator, key or all."""
         control.stop(self.home, self._enforcement.ledger, kind, value, by=by, reason=reason)
 

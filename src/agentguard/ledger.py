@@ -209,7 +209,7 @@ class Ledger:
         """Keep a JSON document by content, durably, and give its digest."""
         return self._objects.put(jcs(value))
 
-    def note(self, kind: str, detail: dict[str, Any], *, by: str = "guard") -> None:
+    def note(self, kind: str, detail: dict[str, Any], *, by: str = "guard", identity: str | None = None) -> None:
         """Record something that is not about one call: revocation, policy, lock, key, clock, open."""
         now = str(self._clock.now())
-        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=self.next_id(), time=now, type=kind)))
+        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=identity or self.next_id(), time=now, type=kind)))

@@ -62,7 +62,7 @@ class Permit:
         self._pid = os.getpid()
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
         self.call, self.presented, self.decision, self.reservation = call, presented, decision, reservation
-        self.task = reservation.task
+        self.task = reservation.account.task
         self.execution = decision.execution
 
     # --- running ----------------------------------------------------------------------------------------------------------------

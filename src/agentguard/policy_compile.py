@@ -135,7 +135,8 @@ class _Compiler:
         try:
             return _parse(rule)
         except InvalidInput as error:
-            self.problem(_blame(rule, path), error.message, error.hint)
+            blamed = _blame(rule, path)
+            self.problem(blamed, error.message, error.hint, at_key=blamed != path and type(blamed[-1]) is str)
             return _ANY  # never used: a policy with a problem does not load
 
 

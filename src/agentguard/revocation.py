@@ -30,23 +30,28 @@ class Kind(StrEnum):
 KINDS: Final = tuple([str(kind) for kind in Kind])
 
 
+class Action(StrEnum):
+    REVOKE = "revoke"
+    LIFT = "lift"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of the history: something was revoked, or a revocation was lifted.
 
-    version  the number of the change. It orders the history, because clocks go back (PITFALLS "clock")
-    value    what is named: signing-input hash of a link, task id, agent name, initiator id, thumbprint of a key; `all` for all
+    value    what is named: signing-input hash of a link, task id, agent name, initiator id, thumbprint of a key; empty for `all`
     by       who did it, for people
-    time_ns  when, for people
+    time_ns  when
+    id       id of the evidence record, so that replaying the log applies nothing twice
     """
 
-    version: int
-    lifted: bool
+    action: Action
     kind: Kind
     value: str
     by: str
     reason: str
     time_ns: int
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,6 @@ class Revoked:
         return f"{what} was revoked by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
-#: The value of the kind `all`.
-EVERYTHING: Final = "all"
-
 _NONE: Final[Mapping[str, Event]] = MappingProxyType({})
 
 
@@ -76,7 +78,7 @@ _NONE: Final[Mapping[str, Event]] = MappingProxyType({})
 class Revocations:
     """Everything that is revoked at `version` of one state store.
 
-    version  the number of the latest change; 0 before the first. It never goes back, and admission refuses a call that was decided on another
+    version  the number of changes so far; it never goes back, and admission refuses a call that was decided on another one
     active   kind -> value -> the event that revoked it; empty when nothing is revoked
     """
 
@@ -88,7 +90,7 @@ class Revocations:
         """The snapshot that a history comes to, oldest event first. A revocation holds until it is lifted."""
         active: dict[Kind, dict[str, Event]] = {}
         for event in history:
-            if event.lifted:
+            if event.action is Action.LIFT:
                 active.get(event.kind, {}).pop(event.value, None)
             else:
                 active.setdefault(event.kind, {})[event.value] = event
@@ -112,7 +114,7 @@ class Revocations:
         """
         if not self.active:
             return None
-        everything = self.active.get(Kind.ALL, _NONE).get(EVERYTHING)
+        everything = self.active.get(Kind.ALL, _NONE).get("")
         if everything is not None:
             return _revoked(everything, None)
         for kind, value in ((Kind.INITIATOR, initiator), (Kind.TASK, task)):
@@ -137,7 +139,7 @@ def _revoked(event: Event, link: int | None) -> Revoked:
 
 
 def parse_target(kind: object, value: object) -> tuple[Kind, str]:
-    """The (kind, value) of a revocation as somebody wrote it, checked. For `all` the value is `all`, or left empty.
+    """The (kind, value) of a revocation as somebody wrote it, checked. For `all` the value is empty.
 
     Any other text can be revoked, because a foreign issuer may have put any text into a claim.
     Raises InvalidInput for an unknown kind, an empty value, a value for `all`, or what is no text of at most 4096 bytes.
@@ -148,9 +150,9 @@ def parse_target(kind: object, value: object) -> tuple[Kind, str]:
         raise InvalidInput(f"{kind!r:.40} cannot be revoked", hint=f"one of {', '.join(KINDS)}")
     named, text = Kind(kind), check_text(value, f"the {kind} to revoke", 4096)
     if named is Kind.ALL:
-        if text not in ("", EVERYTHING):
+        if text not in ("", "all"):
             raise InvalidInput("`all` takes no value", hint="revoke one kind at a time")
-        return named, EVERYTHING
+        return named, ""
     if not text:
         raise InvalidInput(f"which {named}? An empty value revokes nothing")
     return named, text

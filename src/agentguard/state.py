@@ -8,19 +8,22 @@ keeps them only for tools that may be rerun, because only there does an outcome 
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from agentguard.errors import InvalidInput
-from agentguard.revocation import Event, Revocations, check_text, parse_target
+from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
 from agentguard.state_file import Durability, StateFile
-from agentguard.state_reconcile import NEVER_RAN, Reconciliation, add_event, counter_key, read_history, undo
+from agentguard.state_reconcile import NEVER_RAN, Reconciliation, add_event, counter_key, read_history, replay_key, undo
 
 
-class Charge(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Charge:
     """One counter that a call uses up by 1, if it is below `limit`.
 
     key    the counter's name within its task, such as `budget/<agent>/<number>` or `uses/<hash of the link>`; it stands in the evidence
@@ -33,29 +36,80 @@ class Charge(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the calls of one agent in one task are charged to. Make it once, when the task is entered: it carries the prepared statement.
+
+    task     id of the root task: counters are counted per task, and replay ids are unique within it
+    agent    name of the agent that calls
+    charges  every one is charged by each call, or none
+    expires  Unix seconds at which the *root* artifact expires. Not the leaf's: another leaf of the task could present a call id again
+
+    Raises InvalidInput for names, limits and times that nothing could count.
+    """
+
+    task: str
+    agent: str
+    charges: tuple[Charge, ...]
+    expires: int
+    statement: str = field(init=False, repr=False, compare=False)
+    prefix: str = field(init=False, repr=False, compare=False)
+    suffix: str = field(init=False, repr=False, compare=False)
+    keys: bytes | None = field(init=False, repr=False, compare=False)
+    tail: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_text(self.task, "the task id", 1 << 16)
+        if " " in check_text(self.agent, "the agent's name", 256):
+            raise InvalidInput("an agent's name holds no space")
+        for what, number in (("the expiry", self.expires), *((f"the limit of {charge.name}", charge.limit) for charge in self.charges)):
+            if type(number) is not int or not 0 <= number <= _LARGEST:
+                raise InvalidInput(f"{what} must be a whole number from 0 to 2^53, found {number!r:.40}")
+        keys = [check_text(charge.key, "the key of a counter", 1 << 16) for charge in self.charges]
+        prefix, _, suffix = replay_key(self.task, self.agent, "\n").rpartition("\n")
+        tail: list[str | int] = []
+        for charge in self.charges:
+            tail += (counter_key(self.task, charge.key), charge.limit, self.expires)
+        set_ = object.__setattr__
+        set_(self, "statement", _INSERT + _COUNTER * len(self.charges) + _UPSERT)
+        set_(self, "prefix", prefix)
+        set_(self, "suffix", suffix)
+        set_(self, "keys", msgspec.json.encode(keys) if keys else None)
+        set_(self, "tail", tuple(tail))
+
+
+# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
+# statement that fails changes nothing.
+_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
+_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
+_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
+
+_LARGEST: Final = 2**53
+_GRACE: Final = 3600  # seconds
+
+
 class Reservation(NamedTuple):
     """What one call asks of the store.
 
     execution  id of the execution that the permit is for
     shard      log shard that the decision will be recorded in
-    task       id of the root task: counters are counted per task, and replay ids are unique within it
-    agent      name of the agent that calls; it holds no space (stage 0)
+    account    what is charged
     call_id    the caller's id of the call: (task, agent, call id) is the replay key. Ids that ascend keep neighbours on one page
     version    `Revocations.version` that the decision was made on
-    charges    every one is charged, or none
     rerun      whether policy marks the tool `rerun: safe`
-    expires    Unix seconds at which the *root* artifact expires. Not the leaf's: another leaf of the task could present the id again
     """
 
     execution: str
     shard: str
-    task: str
-    agent: str
+    account: Account
     call_id: str
     version: int
-    charges: tuple[Charge, ...]
-    rerun: bool
-    expires: int
+    rerun: bool = False
+
+    @property
+    def key(self) -> str:
+        """The replay key as the store writes it."""
+        return f"{self.account.prefix}{self.call_id}{self.account.suffix}"
 
 
 class Admitted(NamedTuple):
@@ -74,7 +128,6 @@ class Replayed(NamedTuple):
 class Exhausted(NamedTuple):
     """The first counter, in the order of the charges, that is at its limit."""
 
-    key: str
     name: str
     limit: int
 
@@ -90,17 +143,6 @@ Admission: TypeAlias = Admitted | Replayed | Exhausted | Superseded
 ADMITTED: Final = Admitted(charged=True)
 ADMITTED_AGAIN: Final = Admitted(charged=False)
 
-# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
-# statement that fails changes nothing.
-_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
-_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
-_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
-#: The statement for so many charges; longer ones are put together when they are needed.
-_STATEMENTS: Final = tuple([_INSERT + _COUNTER * count + _UPSERT for count in range(40)])
-
-_IN_FLIGHT: Final = 10_000  # admissions of this process that wait for their outcome, at most; older ones can no longer be released
-_GRACE: Final = 3600  # seconds
-
 
 class State:
     """The embedded state store of one home. Any number of threads and processes may have it open; see `docs/state.md`.
@@ -108,13 +150,11 @@ class State:
     Every method raises StateUnavailable if the store cannot answer, and has then changed nothing.
     """
 
-    __slots__ = ("_file", "_in_flight", "_leases", "_rerunnable")
+    __slots__ = ("_file", "_leases")
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._leases: dict[str, int] = {}
-        self._in_flight: dict[str, str] = {}  # execution -> its replay key
-        self._rerunnable: dict[str, str] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, durability: Durability = "fsync", wait: float = 5.0) -> State:
@@ -138,42 +178,36 @@ class State:
 
     def admit(self, reservation: Reservation) -> Admission:
         """Take the replay id and charge every counter, or change nothing and say why. Atomic among all threads and processes."""
-        execution, shard, task, agent, call_id, version, charges, rerun, expires = reservation
-        head = f"{len(task)}:{task}"  # replay_key and counter_key, written out: this is the hot path
-        key = f"{head} {call_id} {agent}"
-        parameters: list[Any] = [key, version, expires, None, execution, "" if rerun else None, None]
-        for name, limit, _ in charges:
-            parameters += (f"{head}\x7f{name}", limit, expires)
+        execution, shard, account, call_id, version, rerun = reservation
         file = self._file
         if not file.acquire():
             raise file.busy()
         try:
             file.look()
-            parameters[3] = self._leases.get(shard) or self._lease(shard)
+            parameters = (
+                f"{account.prefix}{call_id}{account.suffix}",
+                version,
+                account.expires,
+                self._leases.get(shard) or self._lease(shard),
+                execution,
+                "" if rerun else None,
+                account.keys,
+                *account.tail,
+            )
             try:
-                if charges:
-                    parameters[6] = _encode([charge[0] for charge in charges])
-                file.execute(_statement(len(charges)), parameters)
+                file.execute(account.statement, parameters)
             except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-                result = self._admit_slowly(reservation, parameters, error)
-                if type(result) is not Admitted:
-                    return result
-            else:
-                result = ADMITTED
-            in_flight = self._rerunnable if rerun else self._in_flight
-            in_flight[execution] = key
-            if len(in_flight) > _IN_FLIGHT:
-                del in_flight[next(iter(in_flight))]
-            return result
+                return self._admit_slowly(reservation, parameters, error)
+            return ADMITTED
         finally:
             file.lock.release()
 
-    def _admit_slowly(self, reservation: Reservation, parameters: list[Any], error: Exception) -> Admission:
+    def _admit_slowly(self, reservation: Reservation, parameters: tuple[Any, ...], error: Exception) -> Admission:
         file = self._file
         pause = file.patience()
         while True:
             if isinstance(error, sqlite3.IntegrityError):
-                answer = self._explain(reservation, parameters[0])
+                answer = self._explain(reservation)
                 if answer is not None:
                     return answer
                 pause(None)  # whatever refused it was released in between
@@ -182,26 +216,29 @@ class State:
             else:
                 raise file.unavailable(error) from error
             try:
-                file.execute(_statement(len(reservation.charges)), parameters)
+                file.execute(reservation.account.statement, parameters)
             except sqlite3.Error as next_error:
                 error = next_error
             else:
                 return ADMITTED
 
-    def _explain(self, reservation: Reservation, key: str) -> Admission | None:
+    def _explain(self, reservation: Reservation) -> Admission | None:
         """Why the statement was refused, from one snapshot; None if nothing in it would refuse it any more."""
         with self._file.transaction(write=False) as execute:
             (version,) = execute("SELECT version FROM meta").fetchone()
             if version != reservation.version:
                 return Superseded(version)
-            seen = execute("SELECT execution, status FROM cell WHERE key = ?", (key,)).fetchone()
+            seen = execute("SELECT execution, status FROM cell WHERE key = ?", (reservation.key,)).fetchone()
             if seen is not None:
                 first, status = seen
                 return ADMITTED_AGAIN if reservation.rerun and status == "" else Replayed(first, status or None)
-            for charge in reservation.charges:
-                row = execute("SELECT n FROM cell WHERE key = ?", (counter_key(reservation.task, charge.key),)).fetchone()
-                if (row[0] if row else 0) >= charge.limit:
-                    return Exhausted(charge.key, charge.name, charge.limit)
+            wanted: dict[str, int] = {}
+            for charge in reservation.account.charges:
+                counter = counter_key(reservation.account.task, charge.key)
+                row = execute("SELECT n FROM cell WHERE key = ?", (counter,)).fetchone()
+                wanted[counter] = wanted.get(counter, row[0] if row else 0) + 1  # one counter may stand in two charges
+                if wanted[counter] > charge.limit:
+                    return Exhausted(charge.name, charge.limit)
         return None
 
     def _lease(self, shard: str) -> int:
@@ -215,34 +252,26 @@ class State:
         lease = self._leases[shard] = int(row[0])
         return lease
 
-    def settle(self, execution: str, status: str) -> None:
-        """The outcome of an admitted call is recorded. Writes for rerun-safe tools only, where it ends the right to a second permit.
+    def settle(self, reservation: Reservation, status: str) -> None:
+        """The outcome of an admitted call is recorded. For a tool that may be rerun this ends the right to a second permit; for others
+        nothing is written, because nothing would read it.
 
-        Does nothing for an execution that this handle did not admit.
+        status  the outcome's word; `not_run` (and `released`) means that the tool never started, and releases the reservation
         """
         if status in NEVER_RAN:
-            return self.release(execution)
-        self._in_flight.pop(execution, None)
-        key = self._rerunnable.get(execution)
-        if key is not None:
+            self.release(reservation)
+        elif reservation.rerun:
             with self._file.held():
                 self._file.look()
-                self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
-            self._rerunnable.pop(execution, None)
+                self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
 
-    def release(self, execution: str) -> None:
-        """Undo the admission of a call that never ran: its charges and its call id are given back, so that it can be made again.
+    def release(self, reservation: Reservation) -> None:
+        """Undo the admission of a call that never ran: its charges and its call id are given back, so that it can be made again. Idempotent.
 
-        Idempotent, and nothing for an execution that this handle did not admit. If its decision is in the log all the same, the log wins:
-        `reconcile` charges it again, unless an outcome `not_run` follows.
+        If the decision is in the log all the same, the log wins: `reconcile` charges it again, unless an outcome `not_run` follows.
         """
-        key = self._in_flight.get(execution) or self._rerunnable.get(execution)
-        if key is None:
-            return
         with self._file.transaction() as execute:
-            undo(execute, key, execution)
-        self._in_flight.pop(execution, None)
-        self._rerunnable.pop(execution, None)
+            undo(execute, reservation.key, reservation.execution)
 
     # -- revocation ---------------------------------------------------------------------------------------------------------------
 
@@ -263,34 +292,34 @@ class State:
         with self._file.transaction(write=False) as execute:
             return read_history(execute)
 
-    def revoke(self, kind: str, value: str, *, by: str, reason: str = "", time_ns: int) -> int:
-        """Withdraw what is named, for every guard on this home from its next call on. Returns the new version.
+    def revoke(self, kind: str, value: str = "", *, by: str, reason: str = "", time_ns: int, record: str | None = None) -> int:
+        """Withdraw what is named, for every guard on this home from its next call on. Returns the new version. Raises InvalidInput.
 
-        kind, value  one of `Kind`, and what of it; `all` for all
+        kind, value  one of `Kind`, and what of it; empty for `all`
         by           who does it, for people
-        time_ns      now, in nanoseconds of Unix time, for people
+        time_ns      now, in nanoseconds of Unix time. The new line takes effect even if the clock has gone back
+        record       id of the evidence record about it, so that replaying the log does not apply it twice
 
-        Raises InvalidInput. In `fsync` durability it is on the disk when this returns.
+        In `fsync` durability it is on the disk when this returns.
         """
-        return self._change(False, kind, value, by, reason, time_ns)
+        return self._change(Action.REVOKE, kind, value, by, reason, time_ns, record)
 
-    def lift(self, kind: str, value: str, *, by: str, reason: str = "", time_ns: int) -> int:
+    def lift(self, kind: str, value: str = "", *, by: str, reason: str = "", time_ns: int, record: str | None = None) -> int:
         """Take a revocation back; the history keeps both. Raises InvalidInput if exactly this is not revoked. Returns the new version."""
-        return self._change(True, kind, value, by, reason, time_ns)
+        return self._change(Action.LIFT, kind, value, by, reason, time_ns, record)
 
-    def _change(self, lifted: bool, kind: str, value: str, by: str, reason: str, time_ns: int) -> int:
+    def _change(self, action: Action, kind: str, value: str, by: str, reason: str, time_ns: int, record: str | None) -> int:
         named, value = parse_target(kind, value)
         check_text(by, "the name of who does it", 1024)
         check_text(reason, "the reason", 4096)
         with self._file.synced(), self._file.transaction() as execute:
-            last = execute(
-                "SELECT lifted FROM revocation WHERE kind = ? AND value = ? ORDER BY version DESC LIMIT 1", (named, value)
-            ).fetchone()
-            if lifted and last != (0,):
-                raise InvalidInput(f"{named} {value:.200} is not revoked")
-            (version,) = execute("SELECT version + 1 FROM meta").fetchone()
-            add_event(execute, Event(version, lifted, named, value, by, reason, time_ns))
-        return int(version)
+            sql = "SELECT action, time_ns FROM revocation WHERE kind = ? AND value = ? ORDER BY time_ns DESC, seq DESC LIMIT 1"
+            last = execute(sql, (named, value)).fetchone()
+            if action is Action.LIFT and (last is None or last[0] != Action.REVOKE):
+                raise InvalidInput(f"{named} {value:.200}".strip() + " is not revoked")
+            effective = max(time_ns, last[1] + 1) if last else time_ns
+            add_event(execute, Event(action, named, value, by, reason, effective, record or uuid.uuid4().hex))
+            return int(execute("SELECT version FROM meta").fetchone()[0])
 
     # -- the log ------------------------------------------------------------------------------------------------------------------
 
@@ -301,14 +330,14 @@ class State:
         return int(row[0]) if row else 0
 
     def reconcile(self, shard: str, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int, *, owned: bool = True) -> int:
-        """Replay `records` of `shard`, from `position(shard)` to `upto`, forward into the store (DESIGN §9), before it admits for that shard.
+        """Replay `records` of `shard` from `position(shard)` on into the store (DESIGN §9), before anything is admitted for that shard.
 
         records  (index, record); decisions, outcomes and revocations are read, records of other types are skipped
         upto     size of the shard: the index after the last record
         owned    whether the caller holds the shard, so that nobody else appends to it. Only then are reservations without a record
                  released, and only then does the position move while somebody may be counting under it
 
-        Idempotent. Returns how many reservations were released. Raises InvalidInput, naming shard and index, for a record that does not read.
+        Idempotent. Returns how many reservations were released. Raises InvalidInput, with shard and index, for a record that is none.
         """
         self._leases.pop(shard, None)
         return Reconciliation(self._file, shard, owned=owned).run(records, upto)
@@ -327,7 +356,7 @@ class State:
     # -- upkeep -------------------------------------------------------------------------------------------------------------------
 
     def purge(self, now: int, *, rows: int = 2000) -> int:
-        """Sweep the next `rows` rows and drop those that expired an hour ago; returns how many. Call it at open and every few hundred calls.
+        """Sweep the next `rows` rows and drop those that expired an hour ago; returns how many. For opening, and every few hundred calls.
 
         now  Unix seconds. The hour is for clocks that jump ahead and come back
         """
@@ -352,10 +381,3 @@ class State:
         """Leave a note for every guard on this home, such as how far an operator accepted the clock."""
         with self._file.synced(), self._file.transaction() as execute:
             execute("INSERT INTO note VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
-
-
-_encode: Final = msgspec.json.Encoder().encode
-
-
-def _statement(charges: int) -> str:
-    return _STATEMENTS[charges] if charges < len(_STATEMENTS) else _INSERT + _COUNTER * charges + _UPSERT

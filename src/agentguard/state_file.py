@@ -7,8 +7,8 @@ Everything here is about one hazard each:
 * **fork** - SQLite keeps the locks of a process in tables that a child inherits without owning them. A child that merely opens the file
   anew believes that it holds locks, a parent that closes then deletes the write-ahead log under it, and what the child writes is lost.
   So the handle is closed before every fork and opened again on both sides;
-* **deletion** - a guard that goes on counting in a deleted file would not see what a new guard counts in the new one. So the name is compared
-  with the open file, at most every 50 ms.
+* **deletion** - a guard that goes on counting in a deleted file would not see what a new guard counts in the new one. So the name is
+  compared with the open file, at most every 50 ms.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ CREATE TABLE cell (
 ) WITHOUT ROWID;
 CREATE TABLE shard (name TEXT PRIMARY KEY, position INTEGER NOT NULL, lease INTEGER) WITHOUT ROWID;
 CREATE TABLE revocation (
-    version INTEGER PRIMARY KEY, lifted INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
-    by TEXT NOT NULL, reason TEXT NOT NULL, time_ns INTEGER NOT NULL
+    seq INTEGER PRIMARY KEY, action TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
+    by TEXT NOT NULL, reason TEXT NOT NULL, time_ns INTEGER NOT NULL, id TEXT NOT NULL UNIQUE
 );
-CREATE INDEX revocation_target ON revocation (kind, value);
+CREATE INDEX revocation_target ON revocation (kind, value, time_ns);
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -186,7 +186,7 @@ class StateFile:
         return (status.st_dev, status.st_ino)
 
     def patience(self) -> Callable[[sqlite3.Error | None], None]:
-        """A function that naps after a busy answer, longer each time; it raises StateUnavailable for any other error, or when time is up."""
+        """A function that naps after a busy answer, longer each time; for any other error, or when time is up, StateUnavailable."""
         deadline = time.monotonic() + self._wait
         nap = 20e-6
 

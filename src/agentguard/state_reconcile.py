@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agentguard.errors import InvalidInput
-from agentguard.revocation import Event, Kind, check_text, parse_target
+from agentguard.revocation import Action, Event, Kind, check_text, parse_target
 from agentguard.state_file import Execute, StateFile
 
 #: Outcomes of permits whose tool never started: they are released, with their charges.
@@ -54,15 +54,15 @@ def undo(execute: Execute, key: str, execution: str) -> bool:
 
 def read_history(execute: Execute) -> tuple[Event, ...]:
     """Every change to the revocations, oldest first."""
-    rows = execute("SELECT version, lifted, kind, value, by, reason, time_ns FROM revocation ORDER BY version").fetchall()
-    return tuple([Event(version, bool(lifted), Kind(kind), *rest) for version, lifted, kind, *rest in rows])
+    rows = execute("SELECT action, kind, value, by, reason, time_ns, id FROM revocation ORDER BY time_ns, seq").fetchall()
+    return tuple([Event(Action(action), Kind(kind), *rest) for action, kind, *rest in rows])
 
 
 def add_event(execute: Execute, event: Event) -> None:
-    """Write one change, and move the version, so that every guard decides anew."""
-    values = (event.version, event.lifted, event.kind, event.value, event.by, event.reason, event.time_ns)
-    execute("INSERT INTO revocation VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-    execute("UPDATE meta SET version = max(version + 1, ?)", (event.version,))
+    """Write one change, unless its record is there already, and move the version, so that every guard decides anew."""
+    values = (event.action, event.kind, event.value, event.by, event.reason, event.time_ns, event.id)
+    if execute("INSERT INTO revocation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", values).rowcount:
+        execute("UPDATE meta SET version = version + 1")
 
 
 class Reconciliation:
@@ -74,6 +74,7 @@ class Reconciliation:
         self._owned = owned
         self._recorded: set[str] = set()  # executions that have a record, where reservations must be matched with them
         self._open: dict[str, tuple[str, bool]] = {}  # execution without an outcome so far -> replay key, whether it may be rerun
+        self._clock = 0  # records of one shard happened in their order, whatever the clock said
 
     def run(self, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int) -> int:
         with self._file.transaction(write=False) as execute:
@@ -148,17 +149,10 @@ class Reconciliation:
             execute("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
 
     def _revocation(self, execute: Execute, record: Mapping[str, Any]) -> None:
-        detail = record["detail"]
-        kind, value = parse_target(detail["kind"], detail["value"])
-        by, reason = check_text(record["by"], "by", 1024), check_text(detail["reason"], "reason", 4096)
-        version, lifted, time_ns = _count(detail["version"]), detail["lifted"] is True, int(record["time"])
-        there = execute("SELECT lifted, kind, value FROM revocation WHERE version = ?", (version,)).fetchone()
-        if there is not None:
-            if lifted or there == (0, kind, value):
-                return
-            # Two changes claim one number: one of them was made in a store that is lost. What was revoked stays revoked.
-            (version,) = execute("SELECT version + 1 FROM meta").fetchone()
-        add_event(execute, Event(version, lifted, kind, value, by, reason, time_ns))
+        kind, value = parse_target(record["kind"], record["value"])
+        by, reason = check_text(record["by"], "by", 1024), check_text(record["reason"], "reason", 4096)
+        self._clock = max(int(record["time"]), self._clock + 1)
+        add_event(execute, Event(Action(record["action"]), kind, value, by, reason, self._clock, check_text(record["id"], "id", 1024)))
 
 
 def _count(value: object) -> int:

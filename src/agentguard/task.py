@@ -13,7 +13,7 @@ from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agentguard.guard import Guard
-    from agentguard.state import Charge
+    from agentguard.state import Account
 
 _TTL = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d)?")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, None: 1}
@@ -58,7 +58,7 @@ class Task:
         self._make = make
         self.tokens: tuple[str, ...] | None = presentation
         self.chain_object: str | None = None
-        self.charges: tuple[Charge, ...] | None = None
+        self.account: Account | None = None
         self.possessed = presentation is None
         self.observed = presentation is None
         self.proof: str | None = None

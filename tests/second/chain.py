@@ -42,8 +42,6 @@ def verify_chain(chain: list[str], anchors: list[Anchor]) -> list[Link]:
     links = [_verify_root(raws[0], anchors)]
     for raw in raws[1:]:
         links.append(_verify_child(raw, links[-1]))
-        if (links[-1].profile is None) != (links[0].profile is None):
-            raise _invalid("profile", "a chain is all plain or all profile")
     _check_policies(links)
     if len(links) != links[-1].claims["del_depth"] + 1:
         raise _invalid("5", "length")
@@ -119,6 +117,8 @@ def _verify_child(raw: Raw, parent: Link) -> Link:
     profile = is_profile(raw.header, "aat+jwt", "4a")
     if not keys.verifies(parent.holder, raw.signature, raw.signing_input):
         raise Deny("signature_invalid", 2, "4b", "not signed by the parent's holder")
+    if profile != (parent.profile is not None):
+        raise _invalid("profile", "a chain is all plain or all profile")
     claims = parsed_claims(raw, "4b")
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         raise malformed("4b1", "jti")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,15 @@ from .universe import AUDIENCE, ISSUER, NOW, TOOLS
 
 ROUTE = ("boss", "writer", "reader")
 # where each kind of constraint is put to the test: (tool, argument)
-PLACES = [("read_file", "path"), ("connect", "port"), ("send_email", "to"), ("fetch", "url"), ("search", "query"), ("tag", "labels"), ("connect", "address")]
+PLACES = [
+    ("read_file", "path"),
+    ("connect", "port"),
+    ("send_email", "to"),
+    ("fetch", "url"),
+    ("search", "query"),
+    ("tag", "labels"),
+    ("connect", "address"),
+]
 
 Digest = Callable[[str], str]
 
@@ -29,7 +38,7 @@ def plan_of(route: tuple[str, ...], tool: str, arguments: dict[str, Any], maps: 
     plan.recipe = ChainRecipe("issuer", ISSUER, "user:alice", "task-1", links)
     agents: dict[str, Any] = {agent: {"tools": {}, "delegates": {}} for agent in route}
     agents[route[-1]]["tools"][tool] = dict.fromkeys(arguments, "any")
-    for i, (parent, child) in enumerate(zip(route[:-1], route[1:], strict=True)):
+    for i, (parent, child) in enumerate(itertools.pairwise(route)):
         agents[parent]["delegates"][child] = {"depth": len(route) - 1 - i}
     plan.policy = {"agentguard": 1, "name": "corpus", "agents": agents, "tools": {tool: {"plain_chains": "accepted"}}}
     plan.bindings = {mint.thumbprint(agent): agent for agent in route}
@@ -61,13 +70,17 @@ def narrowing_cases(digest: Digest = text_digest) -> Iterator[tuple[Constraint, 
     for (tool, argument), profile in ((place, profile) for place in PLACES for profile in (True, False)):
         kind = TOOLS[tool][argument][0]
         others = {name: own.usual[0] for name, (own, _) in TOOLS[tool].items() if name != argument}
-        base = {name: universe.ANYTHING for name in others}
+        base = dict.fromkeys(others, universe.ANYTHING)
         for parent in universe.pool(kind, profile):
             for child in universe.pool(kind, profile):
                 values = [value for value in kind.usual + kind.odd if accepts(child, value)]
                 witness = refute.narrowing_refuted(child, parent) or refute.Witness(values[0] if values else kind.usual[0])
                 maps: list[dict[str, Constraint]] = [{**base, argument: parent}, {**base, argument: child}]
-                yield parent, child, build(plan_of(ROUTE[:2], tool, {**others, argument: witness.value}, maps, profile=profile), (), digest)
+                yield (
+                    parent,
+                    child,
+                )
+                build(plan_of(ROUTE[:2], tool, {**others, argument: witness.value}, maps, profile=profile), (), digest)
 
 
 def value_cases(digest: Digest = text_digest) -> Iterator[tuple[Constraint, Any, Case]]:
@@ -78,7 +91,7 @@ def value_cases(digest: Digest = text_digest) -> Iterator[tuple[Constraint, Any,
         for constraint in kind.constraints:
             for value in kind.usual + kind.odd:
                 for in_token in (True, False):
-                    entries = {name: universe.ANYTHING for name in others} | {argument: constraint if in_token else universe.ANYTHING}
+                    entries = dict.fromkeys(others, universe.ANYTHING) | {argument: constraint if in_token else universe.ANYTHING}
                     plan = plan_of(ROUTE[:1], tool, {**others, argument: value}, [entries], profile=True)
                     if not in_token:
                         plan.policy["agents"][ROUTE[0]]["tools"][tool][argument] = universe.to_rule(constraint)

@@ -159,7 +159,9 @@ def _facts(draw: Draw, plan: Plan) -> None:
 
 def _environment(draw: Draw, plan: Plan) -> None:
     index = _some_link(draw, plan)
-    fact, constraint = _pick(draw, [("region", universe.exact("us")), ("cores", universe.between(8)), ("zone", ANYTHING), ("cores", universe.exact("4"))])
+    fact, constraint = _pick(
+        draw, [("region", universe.exact("us")), ("cores", universe.between(8)), ("zone", ANYTHING), ("cores", universe.exact("4"))]
+    )
     if plan.profile:
         _change_link(plan, index, env={**plan.recipe.links[index].env, fact: constraint})
     else:
@@ -187,9 +189,16 @@ def _proof(draw: Draw, plan: Plan) -> None:
     plan.proof_required = True
     if plan.proof is None:
         return
-    what = _pick(draw, ["gone", "signer", "late", "early", "tool", "arguments", "id", "hash", "aud", "no_hta", "typ", "crit", "alg", "garbage", "jti"])
-    headers = {"typ": {"typ": "aat+jwt"}, "alg": {"alg": "EdDSA"}, "crit": {"crit": ["agentguard"], "agentguard": 1}}
-    changes = {
+    what = _pick(
+        draw,
+        ["gone", "signer", "late", "early", "tool", "arguments", "id", "hash", "aud", "no_hta", "typ", "crit", "alg", "garbage", "jti"],
+    )
+    headers: dict[str, dict[str, Any]] = {
+        "typ": {"typ": "aat+jwt"},
+        "alg": {"alg": "EdDSA"},
+        "crit": {"crit": ["agentguard"], "agentguard": 1},
+    }
+    changes: dict[str, dict[str, Any]] = {
         "id": {"aat_id": "other"}, "hash": {"aat_hash": "A" * 43}, "no_hta": {"hta": None}, "aud": {"aat_aud": "https://other.example"},
         "jti": {"jti": ""}, "tool": {"aat_tool": "other"}, "arguments": {"hta": {**plan.presented, "x": 1}},
     }  # fmt: skip
@@ -222,7 +231,9 @@ def _delegates(draw: Draw, plan: Plan) -> None:
 
 
 def _forbid(draw: Draw, plan: Plan) -> None:
-    plan.policy["forbid"] = [{"tool": _pick(draw, ["*", plan.tool, plan.tool[:3] + "*", "*" + plan.tool[-3:], "nothing", plan.tool.upper()])}]
+    plan.policy["forbid"] = [
+        {"tool": _pick(draw, ["*", plan.tool, plan.tool[:3] + "*", "*" + plan.tool[-3:], "nothing", plan.tool.upper()])}
+    ]
 
 
 def _policy_tools(draw: Draw, plan: Plan) -> None:

@@ -72,7 +72,16 @@ def root_claims(holder: str, tools: dict[str, Any] | None, *, iat: int, exp: int
 
 
 def child_claims(
-    parent: str, parent_holder: str, holder: str, tools: dict[str, Any] | None, *, iat: int, exp: int, jti: str, depth: int, max_depth: int = 8
+    parent: str,
+    parent_holder: str,
+    holder: str,
+    tools: dict[str, Any] | None,
+    *,
+    iat: int,
+    exp: int,
+    jti: str,
+    depth: int,
+    max_depth: int = 8,
 ) -> dict[str, Any]:
     """The claims of a plain child of the token ``parent``."""
     return {

@@ -84,9 +84,7 @@ def mint_chain(recipe: ChainRecipe, policy_digest: str) -> list[str]:
 def _token(recipe: ChainRecipe, index: int, tokens: list[str], built: list[Token], policy_digest: str) -> Token:
     link = recipe.links[index]
     if index == 0:
-        claims = mint.root_claims(
-            link.holder, link.tools, iat=link.iat, exp=link.exp, iss=recipe.iss, jti=jti(0), max_depth=link.max_depth
-        )
+        claims = mint.root_claims(link.holder, link.tools, iat=link.iat, exp=link.exp, iss=recipe.iss, jti=jti(0), max_depth=link.max_depth)
     else:
         claims = mint.child_claims(
             tokens[-1], recipe.links[index - 1].holder, link.holder, link.tools,
@@ -125,7 +123,8 @@ def _signed(token: Token, damage: tuple[str, ...]) -> str:
     else:
         text = mint.token(token.header, token.claims, token.signer)
     for name in damage:
-        text = AFTER_SIGNING.get(name, lambda signed: signed)(text)
+        if name in AFTER_SIGNING:
+            text = AFTER_SIGNING[name](text)
     return text
 
 
@@ -207,7 +206,11 @@ for _ in range(32):
 _BIG = {"constraint_type": "one_of", "values": [2**53 + 1], "optional": True}
 _SMALL_ORDER = {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": keys.b64((1).to_bytes(32, "little"))}}
 _SMALL_ORDER_8 = {
-    "jwk": {"kty": "OKP", "crv": "Ed25519", "x": keys.b64(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))}
+    "jwk": {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": keys.b64(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")),
+    }
 }
 
 DAMAGE: dict[str, Callable[[Token], None]] = {
@@ -250,7 +253,9 @@ DAMAGE: dict[str, Callable[[Token], None]] = {
     "inadmissible": _constraint(_BIG),
     "too_deep": _constraint({**_DEEP, "optional": True}),
     "any_empty": _constraint({"constraint_type": "any", "constraints": [], "optional": True}),
-    "nested_optional": _constraint({"constraint_type": "all", "constraints": [{"constraint_type": "wildcard", "optional": False}], "optional": True}),
+    "nested_optional": _constraint(
+        {"constraint_type": "all", "constraints": [{"constraint_type": "wildcard", "optional": False}], "optional": True}
+    ),
     "range_reversed": _constraint({"constraint_type": "range", "min": 2, "max": 1, "optional": True}),
     "not_re2": _constraint({"constraint_type": "urn:agentguard:constraint:regex", "pattern": "(", "optional": True}),
     "aud_number": _set("aud", 5),

@@ -41,10 +41,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    names = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    names = [loader.construct_object(key, deep=True) for key, _ in node.value]
     if len(names) != len({(type(name), name) for name in names}):
         raise BadPolicy("a key appears twice")
-    return {name: loader.construct_object(value, deep=True) for name, (_, value) in zip(names, node.value, strict=True)}  # type: ignore[no-untyped-call]
+    return {name: loader.construct_object(value, deep=True) for name, (_, value) in zip(names, node.value, strict=True)}
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -61,7 +61,15 @@ def _of_one(part: Constraint) -> Iterator[Any]:
         yield from itertools.chain.from_iterable(_near(value) for value in part["values" if kind == "one_of" else "excluded"])
     elif kind == "path":
         root = part["root"].rstrip("/")
-        yield from ("/" + "/".join(root.split("/")[1:-1]), root + "/x", root + "/a/b.txt", root + "/a//b", root + "x", root or "/", "/other/x")
+        yield from (
+            "/" + "/".join(root.split("/")[1:-1]),
+            root + "/x",
+            root + "/a/b.txt",
+            root + "/a//b",
+            root + "x",
+            root or "/",
+            "/other/x",
+        )
     elif kind == "glob":
         for filling in ("", "x", "a.b", "x" * 40, "..", "%2e", "\\", "\0", "secret"):
             yield part["pattern"].replace("*", filling)

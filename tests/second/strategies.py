@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from . import mint, universe
 from .chain import Anchor
-from .constraints import Constraint
+from .constraints import Constraint, normalized
 from .evaluator import evaluate
 from .faults import FAULTS
 from .plan import Plan
@@ -134,7 +134,11 @@ def _child_map(
 
 def _tools_along(draw: Draw, plan: Plan, length: int) -> list[Tools]:
     """The tools of each link: those of the call, and others that come and go."""
-    extra = {tool: _arguments(draw, tool) for tool in draw(st.lists(st.sampled_from(sorted(TOOLS)), max_size=2, unique=True)) if tool != plan.tool}
+    extra = {
+        tool: _arguments(draw, tool)
+        for tool in draw(st.lists(st.sampled_from(sorted(TOOLS)), max_size=2, unique=True))
+        if tool != plan.tool
+    }
     calls = {plan.tool: (plan.presented, plan.bound), **extra}
     links: list[Tools] = [{tool: _root_map(draw, tool, *call, plan.profile) for tool, call in calls.items()}]
     while len(links) < length:
@@ -203,7 +207,7 @@ def _policy(draw: Draw, plan: Plan) -> dict[str, Any]:
     attributes: dict[str, Any] = {"plain_chains": "accepted"} if not plan.profile or _chance(draw, 10) else {}
     if _chance(draw, 15):
         attributes["proof"] = "required"
-    if any("*" in (entries or {"*": 0}) for link in plan.recipe.links for entries in (link.tools or {}).values()) and _chance(draw, 85):
+    if any("*" in normalized(entries) for link in plan.recipe.links for entries in (link.tools or {}).values()) and _chance(draw, 85):
         attributes["unsafe_any_arguments"] = True
     document["tools"] = {plan.tool: attributes} if attributes else {}
     return document
@@ -248,8 +252,15 @@ def build(plan: Plan, faults: tuple[str, ...] = (), digest: Callable[[str], str]
     revoked: dict[str, set[str]] = {kind: {value} for kind, value in plan.revoked.items()}
     if plan.revoked_link is not None:
         revoked["link"] = {mint.signing_hash(chain[plan.revoked_link]).hex()}
-    call = {"agent": plan.caller or plan.route[-1], "tool": plan.tool, "presented": plan.presented, "bound": plan.bound, "call_id": "call-1"}
+    call = {
+        "agent": plan.caller or plan.route[-1],
+        "tool": plan.tool,
+        "presented": plan.presented,
+        "bound": plan.bound,
+        "call_id": "call-1",
+    }
     return Case(
-        policy_text, None if plan.no_chain else chain[plan.first : len(chain) - plan.cut], call, plan.anchors, plan.bindings, plan.now, revoked,
+        policy_text, None if plan.no_chain else chain[plan.first : len(chain) - plan.cut], call, plan.anchors, plan.bindings, plan.now,
+        revoked,
         plan.facts, plan.integrity_ok, proof, plan.audience, plan.proof_required, policy_digest, plan.recipe, faults,
     )  # fmt: skip

@@ -113,6 +113,20 @@ def claims(**changes: Any) -> Callable[[Plan], None]:
     return prove(changes=changes)
 
 
+def unbind(thumbprint: str) -> Callable[[Plan], None]:
+    def change(made: Plan) -> None:
+        del made.bindings[thumbprint]
+
+    return change
+
+
+def without_agent(agent: str) -> Callable[[Plan], None]:
+    def change(made: Plan) -> None:
+        del made.policy["agents"][agent]
+
+    return change
+
+
 def nothing(made: Plan) -> None:
     """No change at all."""
 
@@ -149,8 +163,8 @@ CASES: list[tuple[str, Callable[[Plan], None], Any, int]] = [
     ("without its root", put(first=1), "issuer_untrusted", 2),
     ("parent's token by the child", put(cut=1), "delegation_invalid", 2),
     ("key of another agent", put(caller="writer"), "delegation_invalid", 2),
-    ("unbound leaf", both(nothing, lambda made: made.bindings.pop(THUMB("reader")) and None), "delegation_invalid", 2),
-    ("root holder named by the issuer", lambda made: made.bindings.pop(THUMB("boss")) and None, None, 10),
+    ("unbound leaf", unbind(THUMB("reader")), "delegation_invalid", 2),
+    ("root holder named by the issuer", unbind(THUMB("boss")), None, 10),
     ("claim against binding", link(2, agent="writer"), "delegation_invalid", 2),
     ("splice", lambda made: setattr(made, "recipe", replace(made.recipe, swapped=1)), "delegation_invalid", 2),
     ("plain child of a profile parent", link(2, profile=False), "delegation_invalid", 2),
@@ -203,7 +217,7 @@ CASES: list[tuple[str, Callable[[Plan], None], Any, int]] = [
     ("optional missing", put(presented={"path": "/srv/tickets/a.txt"}), None, 10),
     ("default refused", put(presented={"path": "/srv/tickets/a.txt"}, bound={**ARGUMENTS, "limit": 51}), "argument_not_in_scope", 8),
     ("number inadmissible", argue(limit=2**53 + 1), "argument_not_in_scope", 8),
-    ("open map", lambda made: [entries(i, star=ANYTHING)(made) for i in range(3)] and None, "argument_not_in_scope", 8),
+    ("open map", both(*(entries(i, star=ANYTHING) for i in range(3))), "argument_not_in_scope", 8),
     ("open map accepted", both(*(entries(i, star=ANYTHING) for i in range(3)), attribute(unsafe_any_arguments=True)), None, 10),
     ("empty map is open", both(*(link(i, tools={"read_file": {}}) for i in range(3))), "argument_not_in_scope", 8),
     ("empty map accepted", both(*(link(i, tools={"read_file": {}}) for i in range(3)), attribute(unsafe_any_arguments=True)), None, 10),
@@ -226,12 +240,12 @@ CASES: list[tuple[str, Callable[[Plan], None], Any, int]] = [
     ("proof is a token", both(PROVEN, prove(header=mint.HEADER)), "proof_invalid", 9),
     ("proof with crit", both(PROVEN, prove(header={**mint.PROFILE_HEADER, "typ": "aat-pop+jwt"})), "proof_invalid", 9),
     # 10
-    ("agent unknown", lambda made: made.policy["agents"].pop("reader") and None, "agent_unknown", 10),
-    ("ancestor unknown", lambda made: made.policy["agents"].pop("boss") and None, "delegation_not_allowed", 10),
+    ("agent unknown", without_agent("reader"), "agent_unknown", 10),
+    ("ancestor unknown", without_agent("boss"), "delegation_not_allowed", 10),
     ("no edge", delegates("writer", {}), "delegation_not_allowed", 10),
     ("edge one hop deep", delegates("boss", {"writer": {"depth": 1}}), "delegation_not_allowed", 10),
     ("edge to somebody else", delegates("writer", {"helper": {"depth": 5}}), "delegation_not_allowed", 10),
-    ("intermediate unbound", lambda made: made.bindings.pop(THUMB("writer")) and None, "delegation_not_allowed", 10),
+    ("intermediate unbound", unbind(THUMB("writer")), "delegation_not_allowed", 10),
     ("forbidden", lambda made: made.policy.update(forbid=[{"tool": "read_*"}]), "tool_not_allowed", 10),
     ("others forbidden", lambda made: made.policy.update(forbid=[{"tool": "delete_*"}]), None, 10),
     ("agent has no such tool", lambda made: made.policy["agents"]["reader"].update(tools={}), "tool_not_allowed", 10),
@@ -256,13 +270,15 @@ def test_profile_chain(change: Callable[[Plan], None], code: Any, stage: int) ->
 
 PLAIN_CASES: list[tuple[str, Callable[[Plan], None], Any, int]] = [
     ("allowed", nothing, None, 10),
-    ("not accepted by policy", lambda made: made.policy["tools"]["read_file"].pop("plain_chains") and None, "tool_not_in_scope", 8),
+    ("not accepted by policy", attribute(plain_chains="refused"), "tool_not_in_scope", 8),
     ("proof is always needed", put(proof=None, proof_required=False), "proof_missing", 9),
-    ("an extension type", lambda made: [entries(i, path=PATH)(made) for i in range(3)] and None, "artifact_malformed", 2),
-    ("narrower, but not in the table", both(*(entries(i, path=universe.none_of("/etc")) for i in range(2)), entries(2, path=universe.exact("/srv"))), "delegation_invalid", 2),
+    ("an extension type", both(*(entries(i, path=PATH) for i in range(3))), "artifact_malformed", 2),
+    ("narrower, but not in the table",
+        both(*(entries(i, path=universe.none_of("/etc")) for i in range(2)), entries(2, path=universe.exact("/srv"))),
+        "delegation_invalid", 2),
     ("in the table", entries(2, path=universe.one_of("/srv/tickets/a.txt")), None, 10),
     ("empty map is open", both(*(link(i, tools={"read_file": {}}) for i in range(3))), None, 10),
-    ("root holder needs a binding", lambda made: made.bindings.pop(THUMB("boss")) and None, "delegation_not_allowed", 10),
+    ("root holder needs a binding", unbind(THUMB("boss")), "delegation_not_allowed", 10),
 ]  # fmt: skip
 
 
@@ -295,16 +311,16 @@ def test_duplicate_keys_in_a_policy() -> None:
 
 
 J1 = (
-    "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYWF0K2p3dCJ9.eyJhdXRob3JpemF0aW9uX2RldGFpbHMiOlt7InRvb2xzIjp7InJlYWRfZmlsZSI6eyJwYXRoIjp7ImNvbnN0cmFpbnRfd"
-    "HlwZSI6IndpbGRjYXJkIn19fSwidHlwZSI6ImF0dGVudWF0aW5nX2FnZW50X3Rva2VuIn1dLCJjbmYiOnsiandrIjp7ImNydiI6IkVkMjU1MTkiLCJrdHkiOiJPS1AiLCJ4IjoiZ1R"
-    "sM0RxaDlGMTlXbzFSbXcweC16TXVOaXBHMDdqZWlYZllQVzRfSnM1USJ9fSwiZGVsX2RlcHRoIjowLCJkZWxfbWF4X2RlcHRoIjozLCJleHAiOjE3MDQwNzA4MDAsImlhdCI6MTcwN"
-    "DA2NzIwMCwiaXNzIjoiaHR0cHM6Ly9hdXRoLmV4YW1wbGUuY29tIiwianRpIjoiMDE5NDcxZjgtMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwMDAxIn0.G2ZIeMAY5H1nbG0j2f6R9hW"
+    "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYWF0K2p3dCJ9.eyJhdXRob3JpemF0aW9uX2RldGFpbHMiOlt7InRvb2xzIjp7InJlYWRfZmlsZSI6eyJwYXRoIjp7ImNvbnN0cmFpbnRfd"  # noqa: E501
+    "HlwZSI6IndpbGRjYXJkIn19fSwidHlwZSI6ImF0dGVudWF0aW5nX2FnZW50X3Rva2VuIn1dLCJjbmYiOnsiandrIjp7ImNydiI6IkVkMjU1MTkiLCJrdHkiOiJPS1AiLCJ4IjoiZ1R"  # noqa: E501
+    "sM0RxaDlGMTlXbzFSbXcweC16TXVOaXBHMDdqZWlYZllQVzRfSnM1USJ9fSwiZGVsX2RlcHRoIjowLCJkZWxfbWF4X2RlcHRoIjozLCJleHAiOjE3MDQwNzA4MDAsImlhdCI6MTcwN"  # noqa: E501
+    "DA2NzIwMCwiaXNzIjoiaHR0cHM6Ly9hdXRoLmV4YW1wbGUuY29tIiwianRpIjoiMDE5NDcxZjgtMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwMDAxIn0.G2ZIeMAY5H1nbG0j2f6R9hW"  # noqa: E501
     "8WsP98CC8ZA9-dLpNATy-i7DMR6iAHzgSrAhpdTVt1Y5urMK9iE0ZXMcLHzrHBg"
 )
 J1_PROOF = (
-    "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYWF0LXBvcCtqd3QifQ.eyJhYXRfYXVkIjoiaHR0cHM6Ly90b29scy5leGFtcGxlLmNvbSIsImFhdF9oYXNoIjoicXowNUNqTzFTLWlUazk"
-    "zQ0dLbWlCOHk3YlJVZFVBZTY3a1h6VXd5TXpVVSIsImFhdF9pZCI6IjAxOTQ3MWY4LTAwMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMSIsImFhdF90b29sIjoicmVhZF9maWxlIiwia"
-    "HRhIjp7InBhdGgiOiIvZGF0YS9xMy1yZXBvcnQucGRmIn0sImlhdCI6MTcwNDA2NzUwMCwianRpIjoiMDE5NDcxZjgtMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwYTAxIn0.Dod0rnn"
+    "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYWF0LXBvcCtqd3QifQ.eyJhYXRfYXVkIjoiaHR0cHM6Ly90b29scy5leGFtcGxlLmNvbSIsImFhdF9oYXNoIjoicXowNUNqTzFTLWlUazk"  # noqa: E501
+    "zQ0dLbWlCOHk3YlJVZFVBZTY3a1h6VXd5TXpVVSIsImFhdF9pZCI6IjAxOTQ3MWY4LTAwMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMSIsImFhdF90b29sIjoicmVhZF9maWxlIiwia"  # noqa: E501
+    "HRhIjp7InBhdGgiOiIvZGF0YS9xMy1yZXBvcnQucGRmIn0sImlhdCI6MTcwNDA2NzUwMCwianRpIjoiMDE5NDcxZjgtMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwYTAxIn0.Dod0rnn"  # noqa: E501
     "_6OlvM2upQlbY0trWOJPM80GEuZn6gUJr0vOmWrjdWEg_voQT-f-iKsgqGJ1KRdQqisbNgaNJ5OBOAQ"
 )
 J1_POLICY = "{agentguard: 1, name: j, agents: {o: {tools: {read_file: {path: any}}}}, tools: {read_file: {plain_chains: accepted}}}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import MappingProxyType
@@ -48,7 +49,7 @@ def refused(reason: Reason | None) -> Reason:
     return reason
 
 
-# --- judge ----------------------------------------------------------------------------------------------------------------------------
+# --- judge ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,8 @@ def test_reasons_stay_short_whatever_the_call_holds(policy: Policy) -> None:
 
 
 def test_any_arguments_need_the_mark_and_still_check_the_named_ones() -> None:
-    text = 'agentguard: 1\nname: x\nagents: {a: {tools: {run: {"*": any, n: {range: {max: 5}}}}}}\ntools: {run: {unsafe_any_arguments: true}}\n'
+    tools = '{run: {"*": any, n: {range: {max: 5}}}}'
+    text = f"agentguard: 1\nname: x\nagents: {{a: {{tools: {tools}}}}}\ntools: {{run: {{unsafe_any_arguments: true}}}}\n"
     policy = load(text)
     assert policy.judge("a", "run", {"n": 1, "other": [1]}) is None
     assert refused(policy.judge("a", "run", {"n": 6})).subject == "n"
@@ -164,7 +166,7 @@ def test_any_arguments_need_the_mark_and_still_check_the_named_ones() -> None:
     assert policy.default_scope("a")["run"].rest
 
 
-# --- environment, attributes, budgets ---------------------------------------------------------------------------------------------------
+# --- environment, attributes, budgets -------------------------------------------------------------
 
 
 def test_the_environment_must_be_as_the_policy_says(policy: Policy) -> None:
@@ -198,7 +200,7 @@ def test_budgets_have_a_counter_of_their_own(policy: Policy) -> None:
     assert policy.budgets("nobody") == ()
 
 
-# --- delegation ---------------------------------------------------------------------------------------------------------------------------
+# --- delegation -----------------------------------------------------------------------------------
 
 FAMILY = """\
 agentguard: 1
@@ -281,7 +283,7 @@ def test_a_tool_that_one_agent_calls_without_arguments_takes_the_others_names() 
     assert set(policy.default_scope("a")["t"].named) == {"n"}
 
 
-# --- scopes -------------------------------------------------------------------------------------------------------------------------------
+# --- scopes ---------------------------------------------------------------------------------------
 
 
 def test_a_scope_is_written_like_a_policys_tools(policy: Policy) -> None:
@@ -319,7 +321,7 @@ def test_the_star_of_a_scope_needs_a_marked_tool() -> None:
     assert load(text).parse_scope({"run": {"*": "any"}})["run"].rest
 
 
-# --- digest and canonical form -------------------------------------------------------------------------------------------------------------
+# --- digest and canonical form --------------------------------------------------------------------
 
 
 def test_layout_comments_order_and_short_forms_make_no_difference(policy: Policy) -> None:
@@ -328,7 +330,7 @@ def test_layout_comments_order_and_short_forms_make_no_difference(policy: Policy
 # the same policy, otherwise written
 name: "support"
 environment:
-  region: {optional: true, all: [{exact: eu}]}
+  region: {optional: true, exact: eu}
   deployment: {one_of: [prod, staging]}
 tools: {search: {rerun: safe, unsafe_any_arguments: false}, read_file: {}}
 forbid:
@@ -352,7 +354,7 @@ agents:
       send_email: {body: {length: {max: 4000}}, subject: any, to: {email: {domains: [example.com]}}}
       read_ticket: {id: {regex: 'T-[0-9]{1,8}'}}
 agentguard: 1
-""".replace("{optional: true, all: [{exact: eu}]}", "{exact: eu, optional: true}")
+"""
     )
     assert other.digest == policy.digest
     assert other.canonical == policy.canonical
@@ -381,7 +383,7 @@ def test_every_difference_of_meaning_changes_the_digest(policy: Policy, old: str
 def test_the_canonical_bytes_are_a_policy_with_the_same_digest(policy: Policy) -> None:
     again = load(policy.canonical.decode())
     assert again.canonical == policy.canonical
-    assert again.digest == policy.digest == "sha256:" + __import__("hashlib").sha256(policy.canonical).hexdigest()
+    assert again.digest == policy.digest == "sha256:" + hashlib.sha256(policy.canonical).hexdigest()
     for arguments in (MAIL, {**MAIL, "to": "eve@evil.test"}, {}):
         one, two = policy.judge("triage", "send_email", arguments), again.judge("triage", "send_email", arguments)
         assert (one is None) == (two is None)
@@ -401,7 +403,7 @@ def test_a_policy_is_loaded_from_a_file_and_named_as_it_was_given(tmp_path: Path
         assert refused(policy.judge("triage", "delete_draft", {})).place == f"{file}:15"
 
 
-# --- warnings ---------------------------------------------------------------------------------------------------------------------------------
+# --- warnings -------------------------------------------------------------------------------------
 
 
 def test_what_has_no_effect_is_said() -> None:
@@ -432,7 +434,7 @@ def test_a_policy_without_agents_allows_nothing_and_loads() -> None:
     assert refused(policy.judge("a", "t", {})).code is Code.AGENT_UNKNOWN
 
 
-# --- forbid rules ---------------------------------------------------------------------------------------------------------------------------
+# --- forbid rules ---------------------------------------------------------------------------------
 
 
 def test_the_index_of_forbid_rules_finds_what_trying_them_all_finds() -> None:

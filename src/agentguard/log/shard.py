@@ -112,23 +112,19 @@ class ShardWriter:
                 if self._offset >= self._limit:
                     self._rotate()
                 frontier = self._frontier
-                first = index = frontier.size
+                first = frontier.size
                 parts = []
                 for record in records:
-                    length = len(record)
-                    body = _pack_head(frames.MAGIC, frames.RECORD, frames.VERSION, length, length ^ MAX_RECORD, index) + record
-                    parts.append(body)
-                    parts.append(_pack_tail(crc32(body), frames.END))
+                    parts.append(encode(RECORD, frontier.size, record))
                     frontier.append(leaf_hash(record))
-                    index += 1
                 if self._fsync:
                     note = self._sign(final=False)
-                    parts.append(encode_commit(frontier, note))
+                    parts.append(encode(COMMIT, frontier.size, frontier.root() + note))
                     self._write(b"".join(parts))
                     datasync(self._descriptor)
                     self._head.write(note)
                 else:
-                    parts.append(encode_commit(frontier))
+                    parts.append(encode(COMMIT, frontier.size, frontier.root()))
                     self._write(b"".join(parts))
             except OSError as error:
                 raise self._failed(error) from error

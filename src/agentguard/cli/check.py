@@ -1,0 +1,207 @@
+"""`agentguard check`: would this call be allowed?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from agentguard.cli.exits import DENIED, leave
+from agentguard.cli.inputs import (
+    DEFAULT_HOME,
+    FactsOption,
+    HomeOption,
+    JsonOption,
+    PolicyOption,
+    existing_home,
+    facts_of,
+    place_of,
+    read_bytes,
+    read_json,
+)
+from agentguard.cli.terminal import result, say
+from agentguard.errors import Denied, InvalidInput
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentguard.call import ToolCall
+    from agentguard.decision import Decision
+    from agentguard.guard import Guard
+    from agentguard.policy import Policy
+    from agentguard.task import Task
+
+#: Stages that a policy alone can judge (DESIGN §12); stage 5 is the policy's half of it.
+_POLICY_ONLY: Final = (0, 5, 10, 11, 12)
+_DRY: Final = tuple(range(13))
+_ADMITTED: Final = tuple(range(15))
+_MEMBERS: Final = frozenset({"agent", "tool", "arguments", "call_id"})
+
+
+def check(
+    policy: PolicyOption,
+    call: Annotated[str, typer.Option("--call", metavar="FILE", help="The call as JSON {agent, tool, arguments, call_id}; - reads standard input.")],
+    artifact: Annotated[
+        str | None, typer.Option("--artifact", "-a", metavar="FILE", help="The presentation that grants it: {aat_chain: [root … leaf], aat_pop}.")
+    ] = None,
+    proof: Annotated[
+        str | None, typer.Option("--proof", metavar="PROOF", help="The holder's proof of possession, a compact JWS or the file that holds it.")
+    ] = None,
+    admit: Annotated[
+        bool, typer.Option("--admit", help="Not dry: charge budgets, use the call id up, and record the decision. Needs --artifact.")
+    ] = False,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option("--tools", metavar="MODULE", help="Import the application's tools, so that defaults are bound and locks are compared."),
+    ] = None,
+    environment: FactsOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge one call as a guard would: exit 0 if it may run, 2 with the reason if not. Nothing runs.
+
+    Without --artifact only the policy is asked (stages 0, 5 and 10 to 12), which says nothing about who may act. With it all stages up to
+    12 are judged; where this home holds the leaf's key, possession is known and needs no --proof. --admit goes on to 13 and 14: the call
+    then counts as made, and since nobody reports its outcome, the log shows it as unknown.
+
+    Example: `echo '{"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}' | agentguard check --policy policy.yaml --call -`
+    """
+    from agentguard.policy import load
+
+    asked = _read_call(call)
+    if artifact is None and admit:
+        raise InvalidInput("--admit needs --artifact: a policy alone grants nothing", place="check", hint="agentguard artifact issue makes one")
+    if artifact is None and proof is not None:
+        raise InvalidInput("--proof needs --artifact: it proves who holds one", place="check")
+    rules = load(policy)
+    facts = facts_of(environment)
+    if artifact is None:
+        decision, judged = _by_policy(asked, rules, facts, home, tools), _POLICY_ONLY
+    else:
+        presentation = read_json(artifact)
+        decision = _by_guard(asked, rules, facts, existing_home(home), presentation, proof, tools, admit)
+        judged = _ADMITTED if admit else _DRY
+    document = {**decision.to_json(), "judged": [stage for stage in judged if stage <= decision.stage or decision.allowed], "admitted": False}
+    document["admitted"] = admit and decision.allowed
+    document["dry"] = not admit
+    result(as_json, document, lambda out: _show(out, decision, judged, admit))
+    if not decision.allowed:
+        leave(DENIED)
+
+
+def _read_call(name: str) -> ToolCall:
+    """One call. The document's form is checked here, its values are stage 0's business. Raises InvalidInput."""
+    from agentguard.call import ToolCall
+
+    body, place = read_json(name), place_of(name)
+    hint = 'write {"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}'
+    if type(body) is not dict:
+        raise InvalidInput("a call is a JSON object", place=place, hint=hint)
+    unknown = sorted(body.keys() - _MEMBERS)
+    if unknown:
+        raise InvalidInput(f"a call has no member {unknown[0]!r:.60}", place=place, hint="agent, tool, arguments, call_id")
+    missing = sorted({"agent", "tool", "arguments"} - body.keys())
+    if missing:
+        raise InvalidInput(f"the call has no member {missing[0]!r}", place=place, hint=hint)
+    return ToolCall(body["agent"], body["tool"], body["arguments"], body.get("call_id"))
+
+
+def _by_policy(call: ToolCall, policy: Policy, facts: Mapping[str, Any], home: Path, tools: list[str] | None) -> Decision:
+    from agentguard.chain import DEFAULT_LIMITS
+    from agentguard.cli.discovery import find_tools
+    from agentguard.decide import Binding, Facts, decide_policy_only
+    from agentguard.environment import measure
+    from agentguard.integrity import LOCK_FILE, Lock
+    from agentguard.revocation import Revocations
+
+    lock = Lock.load(home / LOCK_FILE)
+    binding = Binding(call.arguments)
+    tool = find_tools(tools).get(call.tool) if tools else None
+    if tool is not None and not call.defect:
+        try:
+            binding = Binding(tool.bind(call.arguments))
+        except InvalidInput as error:
+            binding = Binding({}, str(error))
+    measured = measure(facts, lock=lock.digest if lock is not None else None)
+    return decide_policy_only(call, binding, policy, Facts(measured, Revocations(), DEFAULT_LIMITS))
+
+
+def _by_guard(
+    call: ToolCall,
+    policy: Policy,
+    facts: Mapping[str, Any],
+    home: Path,
+    presentation: Any,
+    proof: str | None,
+    tools: list[str] | None,
+    admit: bool,
+) -> Decision:
+    from agentguard.artifact import parse_presentation
+    from agentguard.cli.discovery import find_tools
+    from agentguard.guard import Guard
+
+    parse_presentation(presentation)  # a file that is no presentation is invalid input, not a denial
+    found = find_tools(tools) if tools else {}
+    with Guard.open(policy, home=home, environment=dict(facts)) as guard:
+        for tool in found.values():
+            guard.register(tool)
+        task = _accept(guard, presentation)
+        if proof is not None:
+            call = call.with_proof(_proof(proof))
+        elif task.proof is None:
+            call = _proven(guard, task, call)
+        if not admit:
+            return guard.decide(call if task.proof is None or call.proof is not None else call.with_proof(task.proof), task=task)
+        try:
+            return guard.check(call, task=task).decision
+        except Denied as error:
+            return error.decision
+
+
+def _accept(guard: Guard, presentation: Any) -> Task:
+    """The task of a presentation; possessed where this home holds the key of the leaf."""
+    task = guard.accept(presentation)
+    keys = guard.home.keys
+    chain = guard.chain_of(task)
+    if chain is None:
+        return task
+    holder = keys.agent_of(chain.leaf.holder.thumbprint())
+    return guard.accept(presentation, key=keys.holder(holder)) if holder is not None else task
+
+
+def _proven(guard: Guard, task: Task, call: ToolCall) -> ToolCall:
+    """The call with a proof that this home's key made, where the policy wants one in process too."""
+    from agentguard.proof import make_proof
+
+    chain = guard.chain_of(task)
+    if chain is None or not task.possessed or call.defect or not guard.policy.attributes(call.tool).proof_required:
+        return call
+    keys = guard.home.keys
+    holder = keys.agent_of(chain.leaf.holder.thumbprint())
+    if holder is None:
+        return call
+    now = guard.now() // 1_000_000_000
+    return call.with_proof(make_proof(keys.holder(holder), chain.leaf, call.tool, call.arguments, now, aud=guard.audience))
+
+
+def _proof(given: str) -> str:
+    if given.count(".") == 2 and not Path(given).exists():
+        return given
+    try:
+        return read_bytes(given, 1 << 17).decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise InvalidInput("is not a compact JWS", place=place_of(given)) from None
+
+
+def _show(out: Console, decision: Decision, judged: tuple[int, ...], admit: bool) -> None:
+    verdict = decision.verdict.value
+    role = {"allow": "good", "ask": "warn", "deny": "bad"}[verdict]
+    say(out, (verdict, role), f"  {decision.explain()}")
+    if judged == _POLICY_ONLY:
+        say(out, ("judged by the policy alone (stages 0, 5, 10 to 12): no artifact was given, so nothing is granted", "dim"))
+    elif admit and decision.allowed:
+        say(out, (f"admitted and recorded as execution {decision.execution}", "dim"))
+    else:
+        say(out, (f"stages 0 to {max(int(decision.stage), 0)} were judged; nothing was admitted", "dim"))
