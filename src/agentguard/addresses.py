@@ -33,7 +33,8 @@ _URL: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,31})://(?P<host>[a-z0-9.-]{1,253})(?::(?P<port>[1-9][0-9]{0,4}))?(?:(?P<path>/[^?#]*)(?:[?#].*)?)?"
 )
 #: RFC 3986 §2 without the brackets, which only IPv6 literals need: what is missing here, some parser rewrites or drops.
-_URL_CHARACTERS: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: RFC 5321 §4.1.2 dot-string, less `%` and `!`, by which old relays route to a second address inside the first.
 _LOCAL: Final = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*")
 
@@ -127,7 +128,7 @@ class Url(Constraint):
         if type(value) is not str or len(value) > MAX_URL or _URL_CHARACTERS.fullmatch(value) is None:
             return False
         match = _URL.fullmatch(value)
-        if match is None:
+        if match is None or ("%" in value and _BAD_ESCAPE.search(value) is not None):
             return False
         scheme, host, port, path = match.groups()
         if scheme not in self.schemes or not self._hosts.holds(host):

@@ -76,19 +76,19 @@ class Enforcement:
 
     # --- judging ----------------------------------------------------------------------------------------------------------------
 
-    def pending(self, call: ToolCall, task: Task | None) -> Pending:
+    def pending(self, call: ToolCall, task: Task | None, tool: Tool | None = None) -> Pending:
         """Judge and admit. Whatever breaks in here denies."""
         try:
-            return self._judge(readable(call), task if task is not None else current_task.get())
+            return self._judge(readable(call), task if task is not None else current_task.get(), tool)
         except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001  # the one place: a native engine's panic is not an Exception, and it denies too
             return self._crashed(readable(call), error)
 
-    def _judge(self, call: ToolCall, task: Task | None) -> Pending:
+    def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None) -> Pending:
         if task is not None and task.proof is not None and call.proof is None:
             call = call.with_proof(task.proof)
-        binding = self.bind(call)
+        binding = self.bind(call, tool)
         execution = self.ledger.next_id()
         for _ in range(_MAX_RACES):
             facts, now = self._facts, self.now()
@@ -97,7 +97,7 @@ class Enforcement:
             if decision.allowed and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
                 if isinstance(answer, Reservation):
-                    return self._permit(call, binding, grant, task, answer, now)
+                    return self._permit(call, binding, grant, task, answer, now, tool)
                 if isinstance(answer, Reason):
                     decision = refuse(call, self.policy.digest, Stage.ADMISSION, answer)
                     break
@@ -109,13 +109,16 @@ class Enforcement:
             decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
         return self.pend(executed(decision, execution), call, binding.bound, grant, task, now)
 
-    def bind(self, call: ToolCall) -> Binding:
+    def bind(self, call: ToolCall, live: Tool | None = None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
-        tool = self.tools.get(call.tool)
+        known = self.tools.get(call.tool)
+        tool = live if live is not None else known
         if tool is None:
             missing = self.lock is not None and (call.tool in self.lock.entries or self.policy.knows_tool(call.tool))
             return Binding(call.arguments, integrity="it is not registered with this guard" if missing else "")
         integrity = tool.changed() or (self.lock.judge(tool) if self.lock is not None else "")
+        if tool is not known and (known is None or known.fingerprint != tool.fingerprint):
+            integrity = "another tool is registered under its name"
         if call.defect:
             return Binding(_NONE, "", integrity, tool.opaque)
         try:
@@ -153,7 +156,9 @@ class Enforcement:
             return account
         return replace(account, charges=(*account.charges, proof_charge(call, chain)))
 
-    def _permit(self, call: ToolCall, binding: Binding, grant: Grant, task: Task, reservation: Reservation, now: int) -> Pending:
+    def _permit(
+        self, call: ToolCall, binding: Binding, grant: Grant, task: Task, reservation: Reservation, now: int, tool: Tool | None
+    ) -> Pending:
         """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
         try:
             chain = _chain_of(grant)
@@ -174,7 +179,7 @@ class Enforcement:
                 self._observe(task, grant, chain)
             expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
             bound = call.with_arguments(binding.bound, reservation.call_id)
-            permit = Permit(self, self.tools.get(call.tool), bound, call, decision, reservation, expires)
+            permit = Permit(self, tool or self.tools.get(call.tool), bound, call, decision, reservation, expires)
             return self.pend(decision, call, binding.bound, grant, task, now, permit)
         except BaseException:
             self.home.state.release(reservation)

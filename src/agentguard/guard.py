@@ -303,27 +303,30 @@ class Guard:
 
     def _refused(self, task: Task, what: str, stage: Stage, reason: Reason) -> Denied:
         """Record that a task or a delegation was refused, and give the exception to raise."""
+        parent = task.parent
+        return self._refuse(ToolCall(parent.agent if parent is not None else task.agent, what, {"to": task.agent}), stage, reason, parent)
+
+    def _refuse(self, call: ToolCall, stage: Stage, reason: Reason, task: Task | None) -> Denied:
         enforcement = self._enforcement
-        agent = task.parent.agent if task.parent is not None else task.agent
-        call = ToolCall(agent, what, {"to": task.agent})
         decision = executed(refuse(call, self.policy.digest, stage, reason), enforcement.ledger.next_id())
-        grant = enforcement.authority.grant(task.parent)
-        return Denied(enforcement.write(enforcement.pend(decision, call, call.arguments, grant, task.parent, enforcement.now())).decision)
+        grant = enforcement.authority.grant(task)
+        return Denied(enforcement.write(enforcement.pend(decision, call, call.arguments, grant, task, enforcement.now())).decision)
 
     # --- checking ---------------------------------------------------------------------------------------------------------------
 
-    def check(self, call: ToolCall, *, task: Task | None = None) -> Permit:
+    def check(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None) -> Permit:
         """Judge a call: a single-use permit, or `Denied`. The decision is in the log when this returns or raises.
 
-        `task` names the authority; by default it is the current one.
+        task   names the authority; by default it is the current one
+        tool   the live tool that will run, where several objects share one registered name and fingerprint (for adapters)
         """
         enforcement = self._enforcement
-        return _conclude(enforcement.write(enforcement.pending(call, task)))
+        return _conclude(enforcement.write(enforcement.pending(call, task, tool)))
 
-    async def acheck(self, call: ToolCall, *, task: Task | None = None) -> Permit:
+    async def acheck(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None) -> Permit:
         """The same for asyncio. In `fsync` durability an executor writes, so the event loop never waits on a sync."""
         enforcement = self._enforcement
-        pending = enforcement.pending(call, task)
+        pending = enforcement.pending(call, task, tool)
         if not enforcement.blocking:
             return _conclude(enforcement.write(pending))
         loop = asyncio.get_running_loop()
@@ -335,6 +338,10 @@ class Guard:
             if permit is not None:  # nobody got it: the log says not_run
                 work.add_done_callback(lambda _: loop.run_in_executor(None, permit.release))
             raise
+
+    def refuse(self, call: ToolCall, stage: Stage, reason: Reason, *, task: Task | None = None) -> Denied:
+        """Record a refusal that an adapter came to, of something that no check can allow, and give the exception to raise."""
+        return self._refuse(call, stage, reason, task if task is not None else current_task.get())
 
     def decide(self, call: ToolCall, *, task: Task | None = None) -> Decision:
         """The dry run: stages 0 to 12. Nothing is admitted, nothing is written."""

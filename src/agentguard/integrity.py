@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any, Final
@@ -68,12 +68,20 @@ def unwrap(fn: Any) -> Any:
             return fn
 
 
+def bare(fn: Any) -> Any:
+    """The callable that our own wrapper stands for; anything else as it is."""
+    while hasattr(fn, "__agentguard_tool__"):
+        fn = fn.__wrapped__
+    return fn
+
+
 class _Pin:
     """One live function, by identity."""
 
-    __slots__ = ("cells", "code", "defaults", "fn", "kwdefaults", "owner", "self_type")
+    __slots__ = ("cells", "code", "defaults", "fn", "kwdefaults", "owner", "self_type", "target")
 
     def __init__(self, target: Any) -> None:
+        self.target = bare(target)
         self.owner = target.__self__ if isinstance(target, MethodType) else None
         self.self_type = type(self.owner)
         fn = unwrap(target)
@@ -92,6 +100,13 @@ class _Pin:
         own = {step.argval for step in dis.get_instructions(self.code) if step.opname in ("STORE_DEREF", "DELETE_DEREF")}
         names = zip(self.code.co_freevars, fn.__closure__ or (), strict=True)
         self.cells = tuple((name, cell, _content(cell)) for name, cell in names if name not in own)
+
+    def is_target(self, fn: Any) -> bool:
+        """Whether `fn` is what was pinned. A partial of it, or it bound to another object, would run with something unchecked."""
+        target = self.target
+        if isinstance(fn, MethodType) and isinstance(target, MethodType):
+            return fn.__func__ is target.__func__ and fn.__self__ is target.__self__
+        return fn is target
 
     def changed(self) -> str:
         fn = self.fn
@@ -274,14 +289,16 @@ class Tool:
         return ""
 
     def is_body(self, fn: Any) -> bool:
-        """Whether `fn` is the tool: the pinned function, or our wrapper around it."""
-        target = unwrap(fn)
+        """Whether `fn` is the tool: a pinned callable, or our wrapper around it. Of an opaque tool nothing is known."""
+        target = bare(fn)
         for pin in self.pins:
-            if pin.fn is target:
-                return not isinstance(fn, MethodType) or fn.__self__ is pin.owner
-            if pin.owner is not None and pin.owner is target:
+            if pin.is_target(target):
                 return True
         return self.opaque and not self.pins
+
+    def with_binder(self, binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]]) -> Tool:
+        """The same tool, its arguments bound by `binder`: for a framework whose binding needs more than the arguments."""
+        return replace(self, binder=binder)
 
     def bind(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
         """Bound arguments; InvalidInput where the tool could not take them, or a framework's own argument is presented."""
@@ -300,20 +317,28 @@ def register(
     schema: Mapping[str, Any] | None = None,
     binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]] | None = None,
     watch: tuple[tuple[Any, str], ...] = (),
+    twins: tuple[Callable[..., Any], ...] = (),
+    plumbing: tuple[Callable[..., Any], ...] = (),
 ) -> Tool:
-    """Pin a callable as a tool. Raises InvalidInput where it has no usable signature."""
+    """Pin a callable as a tool. Raises InvalidInput where it has no usable signature.
+
+    twins      other implementations of the same tool (its async form): pinned, and part of what is locked
+    plumbing   the framework's functions through which the tool is run: pinned, but not locked, since they are no part of the tool
+    """
     hidden = frozenset(injected)
     parameters = Parameters.of(fn, hidden)
     try:
-        pins: tuple[_Pin, ...] = (_Pin(fn),)
+        pins: tuple[_Pin, ...] = tuple([_Pin(part) for part in (fn, *twins)])
     except InvalidInput:
         pins = ()
     target = pins[0].fn if pins else fn
+    sources = [_source_digest(part, pins[index : index + 1]) for index, part in enumerate([pin.fn for pin in pins] or [target])]
+    cells = [[name, _value_digest(content)] for pin in pins for name, _, content in pin.cells]
     entry = LockEntry(
         qualified=f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', type(target).__qualname__)}",
-        source=_source_digest(target, pins),
+        source=sources[0] if len(sources) == 1 else digest(sources),
         defaults=_defaults_digest(fn),
-        closure=digest([[name, _value_digest(content)] for name, _, content in pins[0].cells]) if pins else "none",
+        closure=digest(cells) if pins else "none",
         schema=digest(_plain(schema)) if schema is not None else _signature_digest(fn),
         injected=tuple(sorted(hidden)),
     )
@@ -322,7 +347,7 @@ def register(
         entry=entry,
         parameters=parameters,
         binder=binder or parameters.bind,
-        pins=pins,
+        pins=(*pins, *[_Pin(part) for part in plumbing]) if pins else (),
         watch=tuple((owner, attribute, getattr(owner, attribute, None)) for owner, attribute in watch),
         opaque=not pins,
         fingerprint=entry.fingerprint,

@@ -308,9 +308,11 @@ def _read_private(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise InvalidInput("a key file must not be a symbolic link", place=str(path), hint="put the file itself there") from None
         raise InvalidInput(f"the key cannot be read: {error.strerror}", place=str(path)) from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _only_mine(os.fstat(descriptor), path, directory=False)
-        return file.read(65536)
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
 
 
 def _only_mine(status: os.stat_result, path: Path, *, directory: bool) -> None:

@@ -23,7 +23,7 @@ MAX_PATTERN: Final = 1000
 MAX_GLOB: Final = 256
 #: Bytes for one program and its automaton: some ten thousand instructions, a few milliseconds to compile.
 _PATTERN_MEMORY: Final = 1 << 18
-_SMALL_PROGRAM: Final = 1000
+_SMALL_PROGRAM: Final = 2000
 _DOTS: Final = frozenset({".", ".."})
 
 

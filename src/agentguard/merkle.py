@@ -43,9 +43,12 @@ def fold(peaks: Sequence[bytes]) -> bytes:
 
 
 class Frontier:
-    """The compact form of a tree of `size` leaves."""
+    """The compact form of a tree of `size` leaves; `peaks` must not be changed from outside.
 
-    __slots__ = ("peaks", "size")
+    Every commit folds the peaks anew, and all but the last are left operands that seldom change: their hash states are kept begun.
+    """
+
+    __slots__ = ("_begun", "peaks", "size")
 
     size: int
     peaks: list[bytes]
@@ -56,20 +59,36 @@ class Frontier:
             raise InvalidInput(f"a tree of {size} leaves does not have {len(peaks)} such peaks")
         self.size = size
         self.peaks = list(peaks)
+        self._begun = [_sha256(b"\x01" + peak) for peak in peaks[:-1]]
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf hash at the right end."""
-        peaks = self.peaks
+        peaks, begun = self.peaks, self._begun
         size = self.size
         self.size = size + 1
-        while size & 1:
+        if size & 1:
             leaf = _sha256(b"\x01" + peaks.pop() + leaf).digest()
             size >>= 1
+            while size & 1:
+                peaks.pop()
+                state = begun.pop()
+                state.update(leaf)
+                leaf = state.digest()
+                size >>= 1
+        elif size:
+            begun.append(_sha256(b"\x01" + peaks[-1]))
         peaks.append(leaf)
 
     def root(self) -> bytes:
         """The tree's root hash."""
-        return fold(self.peaks)
+        if not self.size:
+            return EMPTY_ROOT
+        node = self.peaks[-1]
+        for begun in reversed(self._begun):
+            state = begun.copy()
+            state.update(node)
+            node = state.digest()
+        return node
 
     def copy(self) -> Frontier:
         """An independent copy."""

@@ -15,7 +15,7 @@ from agentguard.canonical import jcs, thaw
 from agentguard.context import current_execution, lent_permit
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
-from agentguard.integrity import Tool, commitment_bytes
+from agentguard.integrity import Tool, bare, commitment_bytes
 
 if TYPE_CHECKING:
     from agentguard.enforcement import Enforcement
@@ -185,10 +185,9 @@ class Permit:
         raise Denied(self._enforcement.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
 
     def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any]) -> Any:
-        body = getattr(fn, "__agentguard_body__", fn)
         if self._tool is not None:
-            return self._tool.parameters.apply(body, self.call.arguments, injected)
-        return body(**self.arguments, **injected)
+            return self._tool.parameters.apply(bare(fn), self.call.arguments, injected)
+        return bare(fn)(**self.arguments, **injected)
 
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""

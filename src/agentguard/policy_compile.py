@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agentguard.canonical import Json, jcs
 from agentguard.constraint import Entry, parse_entry
@@ -33,6 +33,7 @@ from agentguard.policy_schema import (
 from agentguard.rules import parse_rule
 
 _ANY: Final = parse_rule("any")
+_Value = TypeVar("_Value")
 
 
 def compile_source(source: str | Path) -> Policy:
@@ -52,9 +53,9 @@ class _Compiler:
 
     def policy(self) -> Policy:
         forbid = ForbidIndex(self.forbid_rules())
-        tools = {name: _attributes(tool) for name, tool in self.model.tools.items()}
-        agents = {name: self.agent(name, agent, tools, forbid) for name, agent in self.model.agents.items()}
-        environment = {name: self.rule(rule, ("environment", name)) for name, rule in self.model.environment.items()}
+        tools = {name: _attributes(tool) for name, tool in _ordered(self.model.tools)}
+        agents = {name: self.agent(name, agent, tools, forbid) for name, agent in _ordered(self.model.agents)}
+        environment = {name: self.rule(rule, ("environment", name)) for name, rule in _ordered(self.model.environment)}
         if self.problems:
             raise refuse(self.document, self.problems)
         canonical = jcs(_canonical(self.model, agents, environment))
@@ -88,7 +89,7 @@ class _Compiler:
         path: Steps = ("agents", name)
         rules = {
             tool: self.tool(arguments, (*path, "tools", tool), forbid.first(name, tool), tool in tools and tools[tool].unsafe_any_arguments)
-            for tool, arguments in agent.tools.items()
+            for tool, arguments in _ordered(agent.tools)
         }
         for delegate in agent.delegates:
             if delegate not in self.model.agents:
@@ -103,7 +104,7 @@ class _Compiler:
                 for index, budget in enumerate(agent.budgets)
             ),
             delegates=MappingProxyType(
-                {to: Delegate(delegate.depth, self.document.line((*path, "delegates", to))) for to, delegate in agent.delegates.items()}
+                {to: Delegate(delegate.depth, self.document.line((*path, "delegates", to))) for to, delegate in _ordered(agent.delegates)}
             ),
             place=self.document.line(path),
         )
@@ -111,7 +112,7 @@ class _Compiler:
     def tool(self, rules: Rules, path: Steps, forbidden: Forbid | None, any_arguments: bool) -> ToolRule:
         arguments: dict[str, Entry] = {}
         rest = False
-        for name, rule in rules.items():
+        for name, rule in _ordered(rules):
             if name != "*":
                 arguments[name] = self.rule(rule, (*path, name))
                 continue
@@ -138,6 +139,11 @@ class _Compiler:
             blamed = _blame(rule, path)
             self.problem(blamed, error.message, error.hint, at_key=blamed != path and type(blamed[-1]) is str)
             return _ANY  # never used: a policy with a problem does not load
+
+
+def _ordered(members: Mapping[str, _Value]) -> list[tuple[str, _Value]]:
+    """Members in an order of their own, so that the first reason of a refusal does not depend on the order of the file."""
+    return sorted(members.items())
 
 
 def _parse(rule: Any) -> Entry:

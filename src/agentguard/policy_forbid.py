@@ -36,24 +36,27 @@ class Forbid:
 
 
 class _Bucket:
-    """Rules by the literal text that a tool's name must begin with, or else end with; `loose` is for those that promise neither."""
+    """Rules by a literal text that a tool's name must hold: the whole name, its beginning, or the longest piece between two signs.
 
-    __slots__ = ("exact", "loose", "prefixes", "suffixes")
+    `loose` is for the globs without any letter.
+    """
+
+    __slots__ = ("exact", "loose", "pieces", "prefixes")
 
     def __init__(self, rules: Iterable[Forbid]) -> None:
         self.exact: dict[str, list[Forbid]] = {}
         self.prefixes: dict[int, dict[str, list[Forbid]]] = {}
-        self.suffixes: dict[int, dict[str, list[Forbid]]] = {}
+        self.pieces: dict[int, dict[str, list[Forbid]]] = {}
         self.loose: list[Forbid] = []
         for rule in rules:
             parts = _WILD.split(rule.tool)
-            head, tail = parts[0], parts[-1]
+            piece = max(parts, key=len)
             if len(parts) == 1:
-                self.exact.setdefault(head, []).append(rule)
-            elif head:
-                self.prefixes.setdefault(len(head), {}).setdefault(head, []).append(rule)
-            elif tail:
-                self.suffixes.setdefault(len(tail), {}).setdefault(tail, []).append(rule)
+                self.exact.setdefault(piece, []).append(rule)
+            elif parts[0]:
+                self.prefixes.setdefault(len(parts[0]), {}).setdefault(parts[0], []).append(rule)
+            elif piece:
+                self.pieces.setdefault(len(piece), {}).setdefault(piece, []).append(rule)
             else:
                 self.loose.append(rule)
 
@@ -61,8 +64,9 @@ class _Bucket:
         yield from self.exact.get(tool, ())
         for length, group in self.prefixes.items():
             yield from group.get(tool[:length], ())
-        for length, group in self.suffixes.items():
-            yield from group.get(tool[-length:], ())
+        for length, group in self.pieces.items():
+            for start in range(len(tool) - length + 1):
+                yield from group.get(tool[start : start + length], ())
         yield from self.loose
 
 
@@ -75,7 +79,8 @@ class ForbidIndex:
         self.rules = tuple(rules)
         named: dict[str, list[Forbid]] = {}
         shared: list[Forbid] = []
-        for rule in self.rules:
+        distinct = {(rule.tool, rule.agent): rule for rule in reversed(self.rules)}  # of equal ones the first is the one that is named
+        for rule in distinct.values():
             if rule.agent is None or _WILD.search(rule.agent):
                 shared.append(rule)
             else:

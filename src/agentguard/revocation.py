@@ -139,7 +139,7 @@ def _revoked(event: Event, link: int | None) -> Revoked:
 
 
 def parse_target(kind: object, value: object) -> tuple[Kind, str]:
-    """The (kind, value) of a revocation as somebody wrote it, checked. For `all` the value is empty.
+    """The (kind, value) of a revocation as somebody wrote it, checked. For `all` the value is empty (or `all`, which is read as empty).
 
     Any other text can be revoked, because a foreign issuer may have put any text into a claim.
     Raises InvalidInput for an unknown kind, an empty value, a value for `all`, or what is no text of at most 4096 bytes.

@@ -21,12 +21,22 @@ from agentguard.revocation import Action, Event, Revocations, check_text, parse_
 from agentguard.state_file import Durability, StateFile
 from agentguard.state_reconcile import NEVER_RAN, Reconciliation, add_event, counter_key, read_history, replay_key, undo
 
+# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
+# statement that fails changes nothing.
+_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
+_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
+_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
+_VERSION: Final = "SELECT version FROM meta"
+
+_LARGEST: Final = 2**53
+_GRACE: Final = 3600  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One counter that a call uses up by 1, if it is below `limit`.
 
-    key    the counter's name within its task, such as `budget/<agent>/<number>` or `uses/<hash of the link>`; it stands in the evidence
+    key    the counter's name within its task, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence
     limit  calls, 0 to 2^53
     name   the counter in words, for a reason
     """
@@ -71,21 +81,11 @@ class Account:
         for charge in self.charges:
             tail += (counter_key(self.task, charge.key), charge.limit, self.expires)
         set_ = object.__setattr__
-        set_(self, "statement", _INSERT + _COUNTER * len(self.charges) + _UPSERT)
+        set_(self, "statement", _INSERT + _COUNTER * len(keys) + _UPSERT)
         set_(self, "prefix", prefix)
         set_(self, "suffix", suffix)
         set_(self, "keys", msgspec.json.encode(keys) if keys else None)
         set_(self, "tail", tuple(tail))
-
-
-# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
-# statement that fails changes nothing.
-_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
-_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
-_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
-
-_LARGEST: Final = 2**53
-_GRACE: Final = 3600  # seconds
 
 
 class Reservation(NamedTuple):
@@ -128,6 +128,7 @@ class Replayed(NamedTuple):
 class Exhausted(NamedTuple):
     """The first counter, in the order of the charges, that is at its limit."""
 
+    key: str
     name: str
     limit: int
 
@@ -238,7 +239,7 @@ class State:
                 row = execute("SELECT n FROM cell WHERE key = ?", (counter,)).fetchone()
                 wanted[counter] = wanted.get(counter, row[0] if row else 0) + 1  # one counter may stand in two charges
                 if wanted[counter] > charge.limit:
-                    return Exhausted(charge.name, charge.limit)
+                    return Exhausted(charge.key, charge.name, charge.limit)
         return None
 
     def _lease(self, shard: str) -> int:
@@ -266,7 +267,7 @@ class State:
                 self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
 
     def release(self, reservation: Reservation) -> None:
-        """Undo the admission of a call that never ran: its charges and its call id are given back, so that it can be made again. Idempotent.
+        """Undo the admission of a call that never ran: charges and call id are given back, so that it can be made again. Idempotent.
 
         If the decision is in the log all the same, the log wins: `reconcile` charges it again, unless an outcome `not_run` follows.
         """
@@ -277,9 +278,18 @@ class State:
 
     def version(self) -> int:
         """Number of the latest change to the revocations. One cheap read; `admit` compares it again, so only a denial needs to ask."""
-        with self._file.held():
-            self._file.look()
-            return int(self._file.run("SELECT version FROM meta").fetchone()[0])
+        file = self._file
+        if not file.acquire():
+            raise file.busy()
+        try:
+            file.look()
+            try:
+                row = file.execute(_VERSION).fetchone()
+            except sqlite3.Error:
+                row = file.run(_VERSION).fetchone()
+            return int(row[0])
+        finally:
+            file.lock.release()
 
     def revocations(self) -> Revocations:
         """The snapshot to decide on."""

@@ -76,11 +76,8 @@ def narrowing_cases(digest: Digest = text_digest) -> Iterator[tuple[Constraint, 
                 values = [value for value in kind.usual + kind.odd if accepts(child, value)]
                 witness = refute.narrowing_refuted(child, parent) or refute.Witness(values[0] if values else kind.usual[0])
                 maps: list[dict[str, Constraint]] = [{**base, argument: parent}, {**base, argument: child}]
-                yield (
-                    parent,
-                    child,
-                )
-                build(plan_of(ROUTE[:2], tool, {**others, argument: witness.value}, maps, profile=profile), (), digest)
+                plan = plan_of(ROUTE[:2], tool, {**others, argument: witness.value}, maps, profile=profile)
+                yield parent, child, build(plan, (), digest)
 
 
 def value_cases(digest: Digest = text_digest) -> Iterator[tuple[Constraint, Any, Case]]:

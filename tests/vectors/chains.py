@@ -289,7 +289,7 @@ def _pairs(out: Vectors) -> None:
     case("a new tool", "4p1", tools={**TOOLS, "delete_file": {}})
     case("a tool that differs in case", "4p1", tools={"Read_file": TOOLS["read_file"]})
     case("a new argument", "4p2", tools={"read_file": {**TOOLS["read_file"], "mode": WILDCARD}})
-    case("a required argument left out", "4p2", tools={"read_file": {"": WILDCARD}})
+    case("a required argument left out", "4p2", tools={"search": {"limit": TOOLS["search"]["limit"]}})
     case("an empty map under a closed one", "4p2", tools={"read_file": {}})
     case("a star under a closed map", "4p2", tools={"read_file": {**TOOLS["read_file"], "*": WILDCARD}})
     optional = {"path": {**TOOLS["read_file"]["path"], "optional": True}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 
     from agentguard.call import ToolCall
     from agentguard.decision import Decision
-    from agentguard.guard import Guard
     from agentguard.policy import Policy
-    from agentguard.task import Task
 
 #: Stages that a policy alone can judge (DESIGN §12); stage 5 is the policy's half of it.
 _POLICY_ONLY: Final = (0, 5, 10, 11, 12)
@@ -81,11 +80,11 @@ def check(
         decision, judged = _by_policy(asked, rules, facts, home, tools), _POLICY_ONLY
     else:
         presentation = read_json(artifact)
-        decision = _by_guard(asked, rules, facts, existing_home(home), presentation, proof, tools, admit)
+        given = _proof(proof) if proof is not None else None
+        decision = _by_guard(asked, rules, facts, existing_home(home), presentation, given, tools, admit)
         judged = _ADMITTED if admit else _DRY
-    document = {**decision.to_json(), "judged": [stage for stage in judged if stage <= decision.stage or decision.allowed], "admitted": False}
-    document["admitted"] = admit and decision.allowed
-    document["dry"] = not admit
+    stages = [stage for stage in judged if decision.allowed or stage <= decision.stage]
+    document = {**decision.to_json(), "judged": stages, "dry": not admit, "admitted": admit and decision.allowed}
     result(as_json, document, lambda out: _show(out, decision, judged, admit))
     if not decision.allowed:
         leave(DENIED)
@@ -140,50 +139,29 @@ def _by_guard(
 ) -> Decision:
     from agentguard.artifact import parse_presentation
     from agentguard.cli.discovery import find_tools
+    from agentguard.cli.trust import holder_of, leaf_of
     from agentguard.guard import Guard
+    from agentguard.proof import make_proof
 
-    parse_presentation(presentation)  # a file that is no presentation is invalid input, not a denial
+    tokens, pop = parse_presentation(presentation)  # a file that is no presentation is invalid input, not a denial
     found = find_tools(tools) if tools else {}
     with Guard.open(policy, home=home, environment=dict(facts)) as guard:
         for tool in found.values():
             guard.register(tool)
-        task = _accept(guard, presentation)
+        key = holder_of(guard.home.keys, tokens)
+        task = guard.accept(presentation, key=key)
+        proof = pop if proof is None else proof
         if proof is not None:
-            call = call.with_proof(_proof(proof))
-        elif task.proof is None:
-            call = _proven(guard, task, call)
+            call = call.with_proof(proof)
+        elif task.possessed and key is not None and policy.attributes(call.tool).proof_required and not call.defect:
+            leaf = leaf_of(guard.home.trust, tokens)
+            call = call.with_proof(make_proof(key, leaf, call.tool, call.arguments, int(time.time()), aud=guard.audience))
         if not admit:
-            return guard.decide(call if task.proof is None or call.proof is not None else call.with_proof(task.proof), task=task)
+            return guard.decide(call, task=task)
         try:
             return guard.check(call, task=task).decision
         except Denied as error:
             return error.decision
-
-
-def _accept(guard: Guard, presentation: Any) -> Task:
-    """The task of a presentation; possessed where this home holds the key of the leaf."""
-    task = guard.accept(presentation)
-    keys = guard.home.keys
-    chain = guard.chain_of(task)
-    if chain is None:
-        return task
-    holder = keys.agent_of(chain.leaf.holder.thumbprint())
-    return guard.accept(presentation, key=keys.holder(holder)) if holder is not None else task
-
-
-def _proven(guard: Guard, task: Task, call: ToolCall) -> ToolCall:
-    """The call with a proof that this home's key made, where the policy wants one in process too."""
-    from agentguard.proof import make_proof
-
-    chain = guard.chain_of(task)
-    if chain is None or not task.possessed or call.defect or not guard.policy.attributes(call.tool).proof_required:
-        return call
-    keys = guard.home.keys
-    holder = keys.agent_of(chain.leaf.holder.thumbprint())
-    if holder is None:
-        return call
-    now = guard.now() // 1_000_000_000
-    return call.with_proof(make_proof(keys.holder(holder), chain.leaf, call.tool, call.arguments, now, aud=guard.audience))
 
 
 def _proof(given: str) -> str:

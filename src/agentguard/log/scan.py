@@ -62,11 +62,6 @@ def encode_segment_head(shard: str, frontier: Frontier, previous: int) -> bytes:
     return frames.encode(SEGMENT, frontier.size, _SEGMENT_HEAD.pack(bytes.fromhex(shard), previous) + b"".join(frontier.peaks))
 
 
-def encode_commit(frontier: Frontier, note: bytes = b"") -> bytes:
-    """A commit frame over everything up to `frontier`. Payload: root (32 bytes), then the signed checkpoint in fsync durability."""
-    return frames.encode(COMMIT, frontier.size, frontier.root() + note)
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A descriptor for reading. Raises InvalidInput if the file cannot be opened."""

@@ -14,25 +14,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 from agentguard.checkpoint import NoteSigner
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.keys import Signer
-from agentguard.log import frames, heads
+from agentguard.log import heads
+from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, MAX_PAYLOAD, RECORD, encode
 from agentguard.log.layout import Durability, datasync, head_path, origin_of, segment_name, shard_directory, sync_directory, write_all
 from agentguard.log.recovery import Recovered
-from agentguard.log.scan import encode_commit, encode_segment_head
+from agentguard.log.scan import encode_segment_head
 from agentguard.merkle import leaf_hash
 
-MAX_RECORD: Final = frames.MAX_PAYLOAD
+MAX_RECORD: Final = MAX_PAYLOAD
 #: In `process` durability a signed checkpoint follows a record within 100 ms; the thread wakes a little earlier.
 _LAG_SECONDS: Final = 0.08
 _INTERRUPTED: Final = "an append was interrupted before it finished"
 _CLOSED: Final = "the log is closed"
-
-_pack_head = frames.HEAD.pack
-_pack_tail = frames.TAIL.pack
 
 
 class ShardWriter:
@@ -216,7 +213,7 @@ class ShardWriter:
 
     def _put_checkpoint(self, *, final: bool) -> bytes:
         note = self._sign(final=final)
-        self._write(frames.encode(frames.FINAL if final else frames.CHECKPOINT, self._frontier.size, note))
+        self._write(encode(FINAL if final else CHECKPOINT, self._frontier.size, note))
         self._turn += 1
         self._dirty = False
         return note

@@ -1,0 +1,68 @@
+"""The README and the documents do what they say: their code runs, their commands exist, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").glob("*.md")])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_quickstart_works_when_pasted(tmp_path: Path) -> None:
+    (code,) = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line.strip()]) < 15
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (shown,) = blocks(README, "text")
+    for line in shown.splitlines():
+        assert line.rstrip("…") in done.stdout
+
+
+def test_the_two_commands_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for line in blocks(README, "sh")[0].splitlines():
+        target = line.split("#")[0].split()[1]
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_exist(path: Path) -> None:
+    from agentguard.cli.root import command_names
+
+    names = command_names()
+    for words in re.findall(r"`agentguard ([a-z][a-z-]*)", path.read_text("utf-8")):
+        assert words in names, f"{path.name} speaks of `agentguard {words}`"
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run_twice_over(notebook: Path, tmp_path: Path) -> None:
+    """Every cell runs, and runs again in the same kernel, as people do."""
+    nbformat = pytest.importorskip("nbformat", reason="nbformat belongs to the dev extra")
+    from nbclient import NotebookClient
+
+    document = nbformat.read(notebook, as_version=4)
+    cells = list(document.cells)
+    document.cells = cells + [nbformat.from_dict(dict(cell)) for cell in cells]
+    for index, cell in enumerate(document.cells):
+        cell["id"] = f"cell-{index}"
+    NotebookClient(document, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = str([cell.get("outputs") for cell in document.cells if cell.cell_type == "code"])
+    assert "text/html" in outputs
+    assert "argument_not_allowed" in outputs
