@@ -95,7 +95,9 @@ class HostSet:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Url(Constraint):
-    """An absolute URL with one of `schemes`, a host of `hosts`, the scheme's own port or one of `ports`, and a path under `path` if given.
+    """An absolute URL with one of `schemes`, a host of `hosts`, one of `ports` and a path under `path`.
+
+    Without `schemes` only https, without `ports` only the scheme's own port, without `path` every path.
 
     Refused whatever the members say: user information, upper case in scheme or host, a host that reads as a number or ends in a dot, IPv6
     literals, a query or fragment right behind the host, characters outside RFC 3986. With `path` the path is compared by components, and
@@ -111,6 +113,7 @@ class Url(Constraint):
     ports: tuple[int, ...] = ()
     _hosts: HostSet = field(init=False)
     _path: Path | None = field(init=False)
+    _ports: dict[str, frozenset[int | None]] = field(init=False)
 
     def __post_init__(self) -> None:
         put(self, "hosts", _texts(self.hosts, "url.hosts"))
@@ -121,6 +124,7 @@ class Url(Constraint):
         if type(self.ports) not in ARRAYS or not all(type(port) is int and 0 < port < 65536 for port in self.ports):
             raise InvalidInput("url.ports must be an array of port numbers")
         put(self, "ports", tuple(self.ports))
+        put(self, "_ports", {scheme: frozenset(self.ports or (_DEFAULT_PORTS.get(scheme),)) for scheme in self.schemes})
         put(self, "_hosts", HostSet(self.hosts, "url.hosts", addresses=True))
         put(self, "_path", None if self.path is None else Path(plain_root(self.path, "url.path")))
 
@@ -131,9 +135,10 @@ class Url(Constraint):
         if match is None or ("%" in value and _BAD_ESCAPE.search(value) is not None):
             return False
         scheme, host, port, path = match.groups()
-        if scheme not in self.schemes or not self._hosts.holds(host):
+        ports = self._ports.get(scheme)
+        if ports is None or not self._hosts.holds(host):
             return False
-        if port is not None and int(port) not in self.ports and int(port) != _DEFAULT_PORTS.get(scheme):
+        if (_DEFAULT_PORTS.get(scheme) if port is None else int(port)) not in ports:
             return False
         return self._path is None or (self._path.check(path or "/") and (path is None or ";" not in path))
 
@@ -146,14 +151,15 @@ class Url(Constraint):
         return result
 
     def describe(self) -> str:
-        where = "" if self.path is None else f", path under {self.path}"
+        where = f", port {' or '.join(map(str, self.ports))}" if self.ports else ""
+        where += "" if self.path is None else f", path under {self.path}"
         return shorten(f"a URL with scheme {' or '.join(self.schemes)}, host {' or '.join(self.hosts)}{where}")
 
     def covers(self, other: Url) -> bool:
         """Whether every URL that `other` accepts is one of mine."""
-        if not set(other.schemes) <= set(self.schemes) or not self._hosts.covers(other._hosts):
+        if not self._hosts.covers(other._hosts):
             return False
-        if any(set(other.ports) - {_DEFAULT_PORTS.get(scheme)} - set(self.ports) for scheme in other.schemes):
+        if not all(ports <= self._ports.get(scheme, frozenset()) for scheme, ports in other._ports.items()):
             return False
         return self._path is None or (other._path is not None and self._path.covers(other._path))
 

@@ -27,12 +27,15 @@ from agentguard.ledger import Ledger
 from agentguard.notice import say
 from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy import Policy
+from agentguard.proof import make_proof
 from agentguard.state import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
 from agentguard.task import Task
 
 #: Where there is no task there is no agent; the call is judged under this name and denied for want of an artifact.
 NOBODY: Final = "nobody"
 _NONE: Final[Mapping[str, Frozen]] = MappingProxyType({})
+#: Not faults: somebody wants this thread of control to end.
+_INTERRUPTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 _MAX_RACES: Final = 3
 _MAX_OBSERVED: Final = 100_000
 
@@ -80,7 +83,7 @@ class Enforcement:
         """Judge and admit. Whatever breaks in here denies."""
         try:
             return self._judge(readable(call), task if task is not None else current_task.get(), tool)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
+        except _INTERRUPTS:
             raise
         except BaseException as error:  # noqa: BLE001  # the one place: a native engine's panic is not an Exception, and it denies too
             return self._crashed(readable(call), error)
@@ -93,6 +96,7 @@ class Enforcement:
         for _ in range(_MAX_RACES):
             facts, now = self._facts, self.now()
             grant = self.authority.grant(task)
+            call = self._proven(call, grant, task, now)
             decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
             if decision.allowed and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
@@ -108,6 +112,14 @@ class Enforcement:
             reason = Reason(Code.STATE_UNAVAILABLE, call.tool, "a state that holds still", f"{_MAX_RACES} lost races")
             decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
         return self.pend(executed(decision, execution), call, binding.bound, grant, task, now)
+
+    def _proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
+        """Where the policy wants a proof and the leaf's key is in this process, the holder signs here (draft §7)."""
+        if call.proof is not None or call.defect or not grant.possessed or not self.policy.attributes(call.tool).proof_required:
+            return call
+        if task is None or task.key is None or grant.chain is None or task.key.public != grant.chain.leaf.holder:
+            return call
+        return call.with_proof(make_proof(task.key, grant.chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
     def bind(self, call: ToolCall, live: Tool | None = None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
@@ -258,7 +270,9 @@ class Enforcement:
         try:
             decision = executed(decision, self.ledger.next_id())
             return self.pend(decision, call, call.arguments, NO_GRANT, None, self.now())
-        except Exception:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
+        except _INTERRUPTS:
+            raise
+        except BaseException:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
             return Pending(None, decision, None)
 
     def refusal(self, call: ToolCall, stage: Stage, reason: Reason, execution: str) -> Decision:

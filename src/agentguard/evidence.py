@@ -83,7 +83,7 @@ class OutcomeRecord(_Record, frozen=True, kw_only=True):
     form: str | None  # "json", or "type" where the output has no JSON form
     id: str
     output: str | None  # commitment
-    status: str  # ok, error, cancelled, not_run
+    status: str  # ok, error, cancelled, paused, not_run
     task: str | None
     time: str
     tool_version: str | None

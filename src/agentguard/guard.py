@@ -244,6 +244,7 @@ class Guard:
             task.agent = grant.agents[-1] or NOBODY
             task.adopt(grant.chain.task_id)
             task.possessed = key is not None and key.public == grant.chain.leaf.holder
+            task.key = key if task.possessed else None
         return task
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain:
@@ -268,6 +269,7 @@ class Guard:
         else:
             chain = self._derive(task, parent, make, seconds)
             above = enforcement.authority.grant(parent).agents
+        task.key = self.home.keys.holder(task.agent)
         enforcement.ledger.delegation(
             chain,
             len(chain.links) - 1,

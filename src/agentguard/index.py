@@ -234,6 +234,14 @@ class Index:
         """The decision of an execution and its outcome."""
         return self._rows("execution = ?", (execution,))
 
+    def of_type(self, kind: str) -> tuple[Row, ...]:
+        """The records of one type, oldest first."""
+        return self._rows("type = ?", (kind,))
+
+    def without_task(self) -> tuple[Row, ...]:
+        """The decisions about calls that no task granted, oldest first."""
+        return self._rows("task IS NULL AND type = 'decision'", ())
+
     def children(self, execution: str) -> tuple[Row, ...]:
         """What names this execution as its cause, oldest first."""
         return self._rows("caused_by = ?", (execution,))

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -249,9 +250,13 @@ class Parameters:
             return presented
         return MappingProxyType({**self.defaults, **presented})
 
-    def apply(self, fn: Callable[..., Any], bound: Mapping[str, Frozen], injected: Mapping[str, Any]) -> Any:
-        """Call `fn` with a private copy of the bound arguments."""
+    def apply(
+        self, fn: Callable[..., Any], bound: Mapping[str, Frozen], injected: Mapping[str, Any], live: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call `fn` with a private copy of the bound arguments, those in `live` as the objects given there."""
         arguments = {name: thaw(value) for name, value in bound.items()}
+        if live:
+            arguments.update(live)
         if self.simple:
             return fn(**arguments, **injected)
         given = [arguments.pop(name) for name in self.positional if name in arguments]
@@ -267,6 +272,7 @@ class Tool:
 
     `binder` turns presented into bound arguments, the tool's own coercion included; an adapter brings its framework's.
     `watch` are further live objects (a wrapper's attributes) that must stay what they were: triples of owner, attribute, value.
+    `pauses` are the qualified names of exceptions by which the framework interrupts the tool, to call it again later.
     """
 
     name: str
@@ -277,6 +283,7 @@ class Tool:
     watch: tuple[tuple[Any, str, Any], ...] = ()
     opaque: bool = False
     fingerprint: str = field(default="")
+    pauses: tuple[str, ...] = ()
 
     def changed(self) -> str:
         """What is no longer as it was registered, in words; empty when nothing changed."""
@@ -295,6 +302,10 @@ class Tool:
             if pin.is_target(target):
                 return True
         return self.opaque and not self.pins
+
+    def pauses_on(self, error: BaseException) -> bool:
+        """Whether this exception is the framework's way to interrupt the tool."""
+        return any(f"{kind.__module__}.{kind.__qualname__}" in self.pauses for kind in type(error).__mro__)
 
     def with_binder(self, binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]]) -> Tool:
         """The same tool, its arguments bound by `binder`: for a framework whose binding needs more than the arguments."""
@@ -319,6 +330,7 @@ def register(
     watch: tuple[tuple[Any, str], ...] = (),
     twins: tuple[Callable[..., Any], ...] = (),
     plumbing: tuple[Callable[..., Any], ...] = (),
+    pauses: tuple[str, ...] = (),
 ) -> Tool:
     """Pin a callable as a tool. Raises InvalidInput where it has no usable signature.
 
@@ -335,7 +347,7 @@ def register(
     sources = [_source_digest(part, pins[index : index + 1]) for index, part in enumerate([pin.fn for pin in pins] or [target])]
     cells = [[name, _value_digest(content)] for pin in pins for name, _, content in pin.cells]
     entry = LockEntry(
-        qualified=f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', type(target).__qualname__)}",
+        qualified=f"{_module_of(target)}.{getattr(target, '__qualname__', type(target).__qualname__)}",
         source=sources[0] if len(sources) == 1 else digest(sources),
         defaults=_defaults_digest(fn),
         closure=digest(cells) if pins else "none",
@@ -351,7 +363,18 @@ def register(
         watch=tuple((owner, attribute, getattr(owner, attribute, None)) for owner, attribute in watch),
         opaque=not pins,
         fingerprint=entry.fingerprint,
+        pauses=pauses,
     )
+
+
+def _module_of(target: Any) -> str:
+    """The module's name; for a script the one under which it is imported, so that a lock made by importing it holds when it runs."""
+    name = getattr(target, "__module__", None) or "?"
+    main = sys.modules.get("__main__")
+    if name != "__main__" or main is None:
+        return str(name)
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return str(spec.name) if spec is not None else Path(file).stem if file else str(name)
 
 
 def _plain(schema: Mapping[str, Any]) -> Any:

@@ -52,11 +52,11 @@ class Lineage:
 
     executions: Mapping[str, Execution]
     delegations: Mapping[str, Delegation]
-    documents: Mapping[str, Any] = field(repr=False, default=NOTHING)
+    documents: Mapping[str, Any] = field(repr=False, default_factory=lambda: NOTHING)
     subject: str | None = None
-    _effects: Mapping[str, tuple[Node, ...]] = field(repr=False, default=NOTHING)
-    _artifacts: Mapping[str, Delegation] = field(repr=False, default=NOTHING)
-    _members: Mapping[str, tuple[Node, ...]] = field(repr=False, default=NOTHING)
+    _effects: Mapping[str, tuple[Node, ...]] = field(repr=False, default_factory=lambda: NOTHING)
+    _artifacts: Mapping[str, Delegation] = field(repr=False, default_factory=lambda: NOTHING)
+    _members: Mapping[str, tuple[Node, ...]] = field(repr=False, default_factory=lambda: NOTHING)
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], documents: Mapping[str, Any] | None = None) -> Lineage:
@@ -94,6 +94,10 @@ class Lineage:
         if identity not in self._members and identity not in self.executions:
             raise InvalidInput(f"no task and no execution has the id {identity!r:.80}", hint="without an id, all tasks are listed")
         return replace(self, subject=identity)
+
+    def with_documents(self, documents: Mapping[str, Any]) -> Lineage:
+        """The same graph, knowing these documents by their digests."""
+        return replace(self, documents=documents)
 
     # --- asking -----------------------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an execution ended. `status` is ok, error, cancelled or not_run; `time` is nanoseconds."""
+    """How an execution ended: ok, error, cancelled or not_run. `time` is nanoseconds, `output` the commitment to what it gave."""
 
     status: str
     time: int
     error: str | None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Execution:
     time: int
     caused_by: str | None
     artifact: str | None
-    record: Mapping[str, Any] = field(repr=False, default=NOTHING)
+    record: Mapping[str, Any] = field(repr=False, default_factory=lambda: NOTHING)
     outcome: Outcome | None = None
 
     @property
@@ -81,7 +82,7 @@ class Delegation:
     caused_by: str | None
     observed: bool
     tools: tuple[str, ...]
-    record: Mapping[str, Any] = field(repr=False, default=NOTHING)
+    record: Mapping[str, Any] = field(repr=False, default_factory=lambda: NOTHING)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -161,7 +162,7 @@ def execution_of(identity: str, record: Mapping[str, Any]) -> Execution:
 
 
 def outcome_of(record: Mapping[str, Any]) -> Outcome:
-    return Outcome(text_of(record.get("status")) or "unknown", time_of(record), text_of(record.get("error")))
+    return Outcome(text_of(record.get("status")) or "unknown", time_of(record), text_of(record.get("error")), text_of(record.get("output")))
 
 
 def delegation_of(identity: str, record: Mapping[str, Any]) -> Delegation:

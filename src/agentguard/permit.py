@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agentguard.call import ToolCall
-from agentguard.canonical import jcs, thaw
+from agentguard.canonical import freeze, jcs, thaw
 from agentguard.context import current_execution, lent_permit
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.integrity import Tool, bare, commitment_bytes
+from agentguard.plain import plain
 
 if TYPE_CHECKING:
     from agentguard.enforcement import Enforcement
@@ -67,21 +68,24 @@ class Permit:
 
     # --- running ----------------------------------------------------------------------------------------------------------------
 
-    def run(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING) -> Any:
+    def run(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING, live: Mapping[str, Any] = _NOTHING) -> Any:
         """Run `fn` with exactly the checked arguments, and record the outcome whatever happens.
 
-        `injected` are arguments that the framework fills in and the model may not present. Raises Denied where the permit does not
-        cover this (used, expired, another function, another process), whatever the tool raises, and OutcomeUnrecorded.
+        injected   arguments that the framework fills in and the model may not present
+        live       checked arguments as the objects that a framework's schema made of them (a model, a date)
+
+        Raises Denied where the permit does not cover this (used, expired, another function, another process, live arguments that say
+        something else than what was checked), whatever the tool raises, and OutcomeUnrecorded.
         """
         if inspect.iscoroutinefunction(fn):
             raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
-        self._begin(fn)
+        self._begin(fn, live)
         token = current_execution.set(self.execution)
         lent = lent_permit.set(None)
         try:
-            output = self._apply(fn, injected)
+            output = self._apply(fn, injected, live)
         except BaseException as error:
-            self._finish(_status(error), error=error)
+            self._finish(_status(error, self._tool), error=error)
             raise
         finally:
             lent_permit.reset(lent)
@@ -98,17 +102,17 @@ class Permit:
         self._finish("ok", output=output)
         return output
 
-    async def arun(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING) -> Any:
+    async def arun(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING, live: Mapping[str, Any] = _NOTHING) -> Any:
         """The same for a tool that may be async. In `fsync` durability the outcome is written in an executor, so the loop never waits."""
-        self._begin(fn)
+        self._begin(fn, live)
         token = current_execution.set(self.execution)
         lent = lent_permit.set(None)
         try:
-            output = self._apply(fn, injected)
+            output = self._apply(fn, injected, live)
             if inspect.isawaitable(output):
                 output = await output
         except BaseException as error:
-            await self._afinish(_status(error), error=error)
+            await self._afinish(_status(error, self._tool), error=error)
             raise
         finally:
             lent_permit.reset(lent)
@@ -163,10 +167,14 @@ class Permit:
         except IndexError:
             return False
 
-    def _begin(self, fn: Callable[..., Any]) -> None:
+    def _begin(self, fn: Callable[..., Any], live: Mapping[str, Any]) -> None:
         """Use the permit up, or deny. Whatever is wrong, a permit that was taken here never runs again."""
         if self._pid != os.getpid():
             self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", f"one of process {self._pid}")
+        for name, value in live.items():
+            if name not in self.call.arguments or jcs(freeze(plain(value))) != jcs(self.call.arguments[name]):
+                self.release()
+                self._refuse(Code.INTEGRITY_FAILURE, "live arguments that say what was checked", f"another {name}")
         if not self._take():
             self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
         if self._enforcement.now() >= self._expires:
@@ -184,10 +192,10 @@ class Permit:
         stage = Stage.ADMISSION if code is Code.REPLAY_DETECTED else Stage.TIME if code is Code.ARTIFACT_EXPIRED else Stage.INTEGRITY
         raise Denied(self._enforcement.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
 
-    def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any]) -> Any:
+    def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
         if self._tool is not None:
-            return self._tool.parameters.apply(bare(fn), self.call.arguments, injected)
-        return bare(fn)(**self.arguments, **injected)
+            return self._tool.parameters.apply(bare(fn), self.call.arguments, injected, live)
+        return bare(fn)(**{**self.arguments, **live}, **injected)
 
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
@@ -234,7 +242,7 @@ class Permit:
             return stop.value
         except BaseException as error:
             source.close()
-            self._finish(_status(error), error=error)
+            self._finish(_status(error, self._tool), error=error)
             raise
 
     async def _astream(self, source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
@@ -256,7 +264,7 @@ class Permit:
             self._finish_stream(items)
         except BaseException as error:
             await source.aclose()
-            await self._afinish(_status(error), error=error)
+            await self._afinish(_status(error, self._tool), error=error)
             raise
 
     def _stream_begins(self, source: Any) -> None:
@@ -309,5 +317,7 @@ class _Items:
         return bytes(self._kept)
 
 
-def _status(error: BaseException) -> str:
-    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt) else "error"
+def _status(error: BaseException, tool: Tool | None) -> str:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
+        return "cancelled"
+    return "paused" if tool is not None and tool.pauses_on(error) else "error"

@@ -50,6 +50,7 @@ class _Compiler:
         self.document = document
         self.model = model
         self.problems: list[Problem] = []
+        self.parsed: dict[str, Entry] = {"'any'": _ANY}  # by what was written: the same rule is parsed once
 
     def policy(self) -> Policy:
         forbid = ForbidIndex(self.forbid_rules())
@@ -131,10 +132,13 @@ class _Compiler:
         )
 
     def rule(self, rule: Any, path: Steps) -> Entry:
-        if rule == "any":
-            return _ANY
+        written = repr(rule)
+        found = self.parsed.get(written)
+        if found is not None:
+            return found
         try:
-            return _parse(rule)
+            found = self.parsed[written] = _parse(rule)
+            return found
         except InvalidInput as error:
             blamed = _blame(rule, path)
             self.problem(blamed, error.message, error.hint, at_key=blamed != path and type(blamed[-1]) is str)

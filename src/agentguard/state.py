@@ -10,139 +10,51 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
-import msgspec
-
+from agentguard.admission import (
+    ADMITTED,
+    ADMITTED_AGAIN,
+    Account,
+    Admission,
+    Admitted,
+    Charge,
+    Exhausted,
+    Replayed,
+    Reservation,
+    Superseded,
+    counter_key,
+)
 from agentguard.errors import InvalidInput
 from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
 from agentguard.state_file import Durability, StateFile
-from agentguard.state_reconcile import NEVER_RAN, Reconciliation, add_event, counter_key, read_history, replay_key, undo
+from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, read_history, undo
 
 # The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
 # statement that fails changes nothing.
 _INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
 _COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
 _UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
+#: The statement for so many charges. Few calls have more than a budget or two and the `uses` of some links.
+_STATEMENTS: Final = tuple([_INSERT + _COUNTER * count + _UPSERT for count in range(32)])
 _VERSION: Final = "SELECT version FROM meta"
 
-_LARGEST: Final = 2**53
 _GRACE: Final = 3600  # seconds
 
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One counter that a call uses up by 1, if it is below `limit`.
-
-    key    the counter's name within its task, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence
-    limit  calls, 0 to 2^53
-    name   the counter in words, for a reason
-    """
-
-    key: str
-    limit: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the calls of one agent in one task are charged to. Make it once, when the task is entered: it carries the prepared statement.
-
-    task     id of the root task: counters are counted per task, and replay ids are unique within it
-    agent    name of the agent that calls
-    charges  every one is charged by each call, or none
-    expires  Unix seconds at which the *root* artifact expires. Not the leaf's: another leaf of the task could present a call id again
-
-    Raises InvalidInput for names, limits and times that nothing could count.
-    """
-
-    task: str
-    agent: str
-    charges: tuple[Charge, ...]
-    expires: int
-    statement: str = field(init=False, repr=False, compare=False)
-    prefix: str = field(init=False, repr=False, compare=False)
-    suffix: str = field(init=False, repr=False, compare=False)
-    keys: bytes | None = field(init=False, repr=False, compare=False)
-    tail: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        check_text(self.task, "the task id", 1 << 16)
-        if " " in check_text(self.agent, "the agent's name", 256):
-            raise InvalidInput("an agent's name holds no space")
-        for what, number in (("the expiry", self.expires), *((f"the limit of {charge.name}", charge.limit) for charge in self.charges)):
-            if type(number) is not int or not 0 <= number <= _LARGEST:
-                raise InvalidInput(f"{what} must be a whole number from 0 to 2^53, found {number!r:.40}")
-        keys = [check_text(charge.key, "the key of a counter", 1 << 16) for charge in self.charges]
-        prefix, _, suffix = replay_key(self.task, self.agent, "\n").rpartition("\n")
-        tail: list[str | int] = []
-        for charge in self.charges:
-            tail += (counter_key(self.task, charge.key), charge.limit, self.expires)
-        set_ = object.__setattr__
-        set_(self, "statement", _INSERT + _COUNTER * len(keys) + _UPSERT)
-        set_(self, "prefix", prefix)
-        set_(self, "suffix", suffix)
-        set_(self, "keys", msgspec.json.encode(keys) if keys else None)
-        set_(self, "tail", tuple(tail))
-
-
-class Reservation(NamedTuple):
-    """What one call asks of the store.
-
-    execution  id of the execution that the permit is for
-    shard      log shard that the decision will be recorded in
-    account    what is charged
-    call_id    the caller's id of the call: (task, agent, call id) is the replay key. Ids that ascend keep neighbours on one page
-    version    `Revocations.version` that the decision was made on
-    rerun      whether policy marks the tool `rerun: safe`
-    """
-
-    execution: str
-    shard: str
-    account: Account
-    call_id: str
-    version: int
-    rerun: bool = False
-
-    @property
-    def key(self) -> str:
-        """The replay key as the store writes it."""
-        return f"{self.account.prefix}{self.call_id}{self.account.suffix}"
-
-
-class Admitted(NamedTuple):
-    """The call may run. `charged` is False for the repeated call of a rerun-safe tool, whose decision then records no charge."""
-
-    charged: bool
-
-
-class Replayed(NamedTuple):
-    """The call id was seen. `first` is the execution that had it; `outcome` is known for rerun-safe tools only, else the log has it."""
-
-    first: str
-    outcome: str | None
-
-
-class Exhausted(NamedTuple):
-    """The first counter, in the order of the charges, that is at its limit."""
-
-    key: str
-    name: str
-    limit: int
-
-
-class Superseded(NamedTuple):
-    """Revocations moved on to `version` since they were read: decide again."""
-
-    version: int
-
-
-Admission: TypeAlias = Admitted | Replayed | Exhausted | Superseded
-
-ADMITTED: Final = Admitted(charged=True)
-ADMITTED_AGAIN: Final = Admitted(charged=False)
+__all__ = [
+    "ADMITTED",
+    "ADMITTED_AGAIN",
+    "Account",
+    "Admission",
+    "Admitted",
+    "Charge",
+    "Exhausted",
+    "Replayed",
+    "Reservation",
+    "State",
+    "Superseded",
+]
 
 
 class State:
@@ -196,7 +108,7 @@ class State:
                 *account.tail,
             )
             try:
-                file.execute(account.statement, parameters)
+                file.execute(_statement(account), parameters)
             except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
                 return self._admit_slowly(reservation, parameters, error)
             return ADMITTED
@@ -217,7 +129,7 @@ class State:
             else:
                 raise file.unavailable(error) from error
             try:
-                file.execute(reservation.account.statement, parameters)
+                file.execute(_statement(reservation.account), parameters)
             except sqlite3.Error as next_error:
                 error = next_error
             else:
@@ -239,7 +151,7 @@ class State:
                 row = execute("SELECT n FROM cell WHERE key = ?", (counter,)).fetchone()
                 wanted[counter] = wanted.get(counter, row[0] if row else 0) + 1  # one counter may stand in two charges
                 if wanted[counter] > charge.limit:
-                    return Exhausted(charge.key, charge.name, charge.limit)
+                    return Exhausted(charge.name, charge.limit)
         return None
 
     def _lease(self, shard: str) -> int:
@@ -261,7 +173,7 @@ class State:
         """
         if status in NEVER_RAN:
             self.release(reservation)
-        elif reservation.rerun:
+        elif reservation.rerun and status != PAUSED:
             with self._file.held():
                 self._file.look()
                 self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
@@ -391,3 +303,8 @@ class State:
         """Leave a note for every guard on this home, such as how far an operator accepted the clock."""
         with self._file.synced(), self._file.transaction() as execute:
             execute("INSERT INTO note VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
+
+
+def _statement(account: Account) -> str:
+    count = len(account.charges)
+    return _STATEMENTS[count] if count < len(_STATEMENTS) else _INSERT + _COUNTER * count + _UPSERT

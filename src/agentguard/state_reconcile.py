@@ -16,28 +16,21 @@ from typing import Any, Final
 
 import msgspec
 
+from agentguard.admission import counter_key, replay_key
 from agentguard.errors import InvalidInput
 from agentguard.revocation import Action, Event, Kind, check_text, parse_target
 from agentguard.state_file import Execute, StateFile
 
 #: Outcomes of permits whose tool never started: they are released, with their charges.
 NEVER_RAN: Final = frozenset({"not_run", "released"})
+#: Outcome of a tool that its framework interrupted and will call again: the right to a second permit, where there is one, stays.
+PAUSED: Final = "paused"
 
 _CHUNK: Final = 5000  # records a transaction, so that a long replay lets other processes in between
 _LONGEST: Final = (
     90 * 86400
 )  # seconds: no artifact lives longer (Limits.max_token_lifetime), so a record without `expires` is kept that long
 _LARGEST: Final = 2**53
-
-
-def replay_key(task: str, agent: str, call_id: str) -> str:
-    """Row key of (task, agent, call id). The length in front, and no space in an agent's name, keep different triples apart."""
-    return f"{len(task)}:{task} {call_id} {agent}"
-
-
-def counter_key(task: str, key: str) -> str:
-    """Row key of a counter. DEL sorts it behind the task's replay ids, next to the latest if ids ascend: one page to write, not two."""
-    return f"{len(task)}:{task}\x7f{key}"
 
 
 def undo(execute: Execute, key: str, execution: str) -> bool:
@@ -145,7 +138,7 @@ class Reconciliation:
         key, rerun = self._open.pop(execution, ("", False))
         if key and status in NEVER_RAN:
             undo(execute, key, execution)
-        elif rerun:
+        elif rerun and status != PAUSED:
             execute("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
 
     def _revocation(self, execute: Execute, record: Mapping[str, Any]) -> None:

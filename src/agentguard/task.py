@@ -13,6 +13,7 @@ from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agentguard.guard import Guard
+    from agentguard.keys import Signer
     from agentguard.state import Account
 
 _TTL = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d)?")
@@ -62,7 +63,9 @@ class Task:
         self.possessed = presentation is None
         self.observed = presentation is None
         self.proof: str | None = None
+        self.key: Signer | None = None
         self._closed = False
+        self.derived: dict[str, Task] = {}  # by agent, what adapters derived from this task on their own
         self._entered: list[Token[Task | None]] = []
         self._id = ""
 

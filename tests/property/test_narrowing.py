@@ -6,6 +6,7 @@ constraints at hand, so that boundaries are hit.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -25,7 +26,9 @@ from agentguard.constraint import (
     parse_tool_map,
     plain_narrows,
 )
+from agentguard.errors import InvalidInput
 from agentguard.narrowing import is_empty
+from agentguard.rules import parse_rule
 
 URN = "urn:agentguard:constraint:"
 Json = Any
@@ -56,7 +59,19 @@ NUMBERS = [-1, 0, 1, 2, 1.0, 1.5, 2.0, 10**23, 1e23, 2**53]
 SCALARS = [None, True, False, *NUMBERS, *TEXTS]
 COMPOSITES = [[], ["a"], ["a", "b"], [1], [1.0, "a"], [[]], {}, {"a": 1}]
 CONSTANTS = [*SCALARS, *COMPOSITES]
-WEIRD = [object(), Inadmissible("1e400"), [Inadmissible("1e400")], float("nan"), float("inf"), 2**53 + 1, 10**400, "\ud800", {1: 2}, {"\ud800": 1}, b"a"]
+WEIRD = [
+    object(),
+    Inadmissible("1e400"),
+    [Inadmissible("1e400")],
+    float("nan"),
+    float("inf"),
+    2**53 + 1,
+    10**400,
+    "\ud800",
+    {1: 2},
+    {"\ud800": 1},
+    b"a",
+]
 
 constants = st.lists(st.sampled_from(CONSTANTS), max_size=3)
 
@@ -146,7 +161,9 @@ plain_constraints = _trees(core_leaves).map(_parsed)
 constraints = _trees(st.one_of(core_leaves, extension_leaves)).map(_parsed)
 
 near_texts = st.text("ab/", max_size=4)
-values = st.one_of(st.sampled_from(CONSTANTS), near_texts, st.lists(st.sampled_from(SCALARS), max_size=3), st.integers(-3, 3), st.floats(-3, 3))
+values = st.one_of(
+    st.sampled_from(CONSTANTS), near_texts, st.lists(st.sampled_from(SCALARS), max_size=3), st.integers(-3, 3), st.floats(-3, 3)
+)
 
 
 def _values_of(tree: Json) -> list[Json]:
@@ -204,8 +221,7 @@ def test_the_drafts_table_is_sound_and_ours_permits_all_of_it(child: Constraint,
 
 @given(constraints)
 def test_narrowing_is_reflexive(constraint: Constraint) -> None:
-    assert narrows(constraint, constraint)
-    assert narrows(_parsed(constraint.to_json()), constraint)
+    assert narrows(_parsed(constraint.to_json()), constraint)  # a copy, since a constraint under itself is not even compared
 
 
 @given(plain_constraints)
@@ -240,7 +256,57 @@ def test_empty_constraints_accept_nothing_and_stand_under_everything(constraint:
 @given(values)
 def test_a_wildcard_accepts_exactly_what_is_admissible(value: Json) -> None:
     wildcard = _parsed({"constraint_type": "wildcard"})
-    assert wildcard.check(value) and admissible(value)
+    assert wildcard.check(value) is admissible(value) is True
+
+
+# --- parsing ---
+
+words = st.sampled_from(
+    ["constraint_type", "value", "values", "constraints", "min", "max", "optional", "any", "range", "exact", URN + "path", "root", "*", "x"]
+)
+documents = st.recursive(
+    st.one_of(words, st.sampled_from([*SCALARS, *WEIRD])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(documents)
+def test_parsing_refuses_or_understands(document: Any) -> None:
+    readers = (
+        lambda: parse_constraint(document, extensions=True),
+        lambda: parse_tool_map(document, extensions=True),
+        lambda: parse_rule(document),
+    )
+    for read in readers:
+        with contextlib.suppress(InvalidInput):
+            read()
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> Json:
+    """A well-formed tree with one member replaced, dropped or added, somewhere."""
+    tree = draw(constraints).to_json()
+    node = tree
+    while "constraints" in node and draw(st.booleans()):
+        node = draw(st.sampled_from(node["constraints"]))
+    name = draw(st.one_of(st.sampled_from(sorted(node)), words))
+    if name in node and draw(st.booleans()):
+        del node[name]
+    else:
+        node[name] = draw(documents)
+    return tree
+
+
+@settings(max_examples=300)
+@given(mutants(), values)
+def test_what_parses_says_back_what_it_read(tree: Json, value: Json) -> None:
+    with contextlib.suppress(InvalidInput):
+        constraint = _parsed(tree)
+        assert _parsed(constraint.to_json()) == constraint
+        assert narrows(constraint, constraint)
+        constraint.check(value)
 
 
 # --- argument maps ---
@@ -250,9 +316,7 @@ NAMES = ["x", "y", "_"]
 
 @st.composite
 def maps(draw: st.DrawFn) -> ToolMap:
-    named = {
-        name: Entry(draw(constraints), draw(st.booleans())) for name in NAMES if draw(st.booleans())
-    }
+    named = {name: Entry(draw(constraints), draw(st.booleans())) for name in NAMES if draw(st.booleans())}
     rest = draw(st.booleans())
     return ToolMap(named, rest) if named or rest else NO_ARGUMENTS
 

@@ -108,6 +108,26 @@ def _other_value(draw: Draw, plan: Plan) -> None:
     _reprove(plan)
 
 
+def _near_miss(draw: Draw, plan: Plan) -> None:
+    """Any value against any constraint of its kind, in every link or in the policy; all else about it is open."""
+    names = list(plan.presented)
+    if not names:
+        return
+    name = _pick(draw, names)
+    kind = TOOLS[plan.tool][name][0]
+    value = _pick(draw, kind.odd + kind.usual)
+    plan.presented = {**plan.presented, name: value}
+    plan.bound = {**plan.bound, name: value}
+    in_policy = draw(st.booleans())
+    constraint = _pick(draw, kind.constraints if in_policy else universe.pool(kind, plan.profile))
+    plan.policy["agents"][plan.route[-1]]["tools"][plan.tool][name] = universe.to_rule(constraint) if in_policy else "any"
+    for index, link in enumerate(plan.recipe.links):
+        entries = (link.tools or {}).get(plan.tool)
+        if entries and name in entries:
+            _set_map(plan, index, {**entries, name: ANYTHING if in_policy else constraint})
+    _reprove(plan)
+
+
 def _other_arguments(draw: Draw, plan: Plan) -> None:
     """An argument too many or too few."""
     name = _pick(draw, [*TOOLS[plan.tool], "extra", "*", ""])
@@ -306,6 +326,10 @@ FAULTS: dict[str, Fault] = {
     "exploit again": _exploit_widening,
     "value": _other_value,
     "another value": _other_value,
+    "near miss": _near_miss,
+    "another near miss": _near_miss,
+    "third near miss": _near_miss,
+    "fourth near miss": _near_miss,
     "arguments": _other_arguments,
     "tool": _other_tool,
     "times": _times,

@@ -144,7 +144,9 @@ def test_malformed_constraints_are_refused(tree: Any) -> None:
     with pytest.raises(InvalidInput):
         parse_constraint(tree, extensions=True)
     with pytest.raises(InvalidInput):
-        parse_tool_map({"x": tree} if not (type(tree) is dict and "optional" in tree) else {"x": core("all", constraints=[tree])}, extensions=True)
+        parse_tool_map(
+            {"x": tree} if not (type(tree) is dict and "optional" in tree) else {"x": core("all", constraints=[tree])}, extensions=True
+        )
 
 
 ODD = [
@@ -195,7 +197,11 @@ CHECKS = [
     (core("range", min=0, max=0, max_inclusive=False), [], [0, -1, 1]),
     (core("range", max=1e23), [10**23, 1e23, -(10**300)], [10**24]),
     (core("range"), [0, -1e308, 10**300], [True, float("inf"), float("nan"), 10**309, 2**53 + 1, "1"]),
-    (core("one_of", values=["a", 1, [1, "b"], {"x": 1}]), ["a", 1.0, [1.0, "b"], ("b",)[:0] or "a", {"x": 1.0}], ["b", True, ["b", 1], {"x": 2}, {}]),
+    (
+        core("one_of", values=["a", 1, [1, "b"], {"x": 1}]),
+        ["a", 1.0, [1.0, "b"], ("b",)[:0] or "a", {"x": 1.0}],
+        ["b", True, ["b", 1], {"x": 2}, {}],
+    ),
     (core("one_of", values=["a"]), ["a"], ["A", "а", "a\n", ["a"], None]),
     (core("not_one_of", excluded=["a", 1]), ["b", True, None, [1], {"a": 1}], ["a", 1, 1.0]),
     (core("not_one_of", excluded=[]), ["b", 1, []], [float("nan"), "\ud800"]),
@@ -206,15 +212,31 @@ CHECKS = [
     (WILDCARD, [None, True, 1, "x", [], {"a": [1]}], [float("inf"), object(), {1: 2}, b"x", {"a": {"b": 2**53 + 1}}]),
     (core("all", constraints=[core("range", min=1), core("range", max=3)]), [1, 2, 3], [0, 4]),
     (core("any", constraints=[core("exact", value="a"), core("range", max=3)]), ["a", 1], ["b", 4]),
-    (core(URN + "path", root="/srv/t"), ["/srv/t", "/srv/t/", "/srv/t/a b/é..x", "/srv/t/..."], ["/srv/tx", "/srv", "srv/t", "/srv/t/..", None, ["/srv/t"]]),
+    (
+        core(URN + "path", root="/srv/t"),
+        ["/srv/t", "/srv/t/", "/srv/t/a b/é..x", "/srv/t/..."],
+        ["/srv/tx", "/srv", "srv/t", "/srv/t/..", None, ["/srv/t"]],
+    ),
     (core(URN + "path", root="/"), ["/", "/etc"], ["", "etc", "//", "/.."]),
-    (core(URN + "glob", pattern="/a/*/?.txt"), ["/a/b/c.txt", "/a//c.txt", "/a/\n/é.txt"], ["/a/b/c/d.txt", "/a/b/.txt", "/a/../c.txt", "x/a/b/c.txt", None]),
+    (
+        core(URN + "glob", pattern="/a/*/?.txt"),
+        ["/a/b/c.txt", "/a//c.txt", "/a/\n/é.txt"],
+        ["/a/b/c/d.txt", "/a/b/.txt", "/a/../c.txt", "x/a/b/c.txt", None],
+    ),
     (core(URN + "glob", pattern="*"), ["", "x", "..."], ["a/b", ".", ".."]),
     (core(URN + "glob", pattern="a.[b]"), ["a.[b]"], ["axb", "a.b"]),
     (core(URN + "regex", pattern="T-[0-9]{1,8}|x"), ["T-1", "x"], ["T-1\n", "xT-1", "T-123456789", "x|", 1, None, "T-١"]),
     (core(URN + "regex", pattern="(?s).*"), ["", "\0\n", "é😀"], ["\ud800", 1]),
-    (core(URN + "cidr", network="10.0.0.0/8"), ["10.0.0.0", "10.255.1.2"], ["11.0.0.0", "10.0.0.01", "10.1", "167772161", "10.0.0.1/32", " 10.0.0.1", "::ffff:10.0.0.1", 167772161]),
-    (core(URN + "cidr", network="2001:db8::/32"), ["2001:db8::1"], ["2001:DB8::1", "2001:db8:0::1", "2001:db8::1%eth0", "2001:db9::1", "10.0.0.1"]),
+    (
+        core(URN + "cidr", network="10.0.0.0/8"),
+        ["10.0.0.0", "10.255.1.2"],
+        ["11.0.0.0", "10.0.0.01", "10.1", "167772161", "10.0.0.1/32", " 10.0.0.1", "::ffff:10.0.0.1", 167772161],
+    ),
+    (
+        core(URN + "cidr", network="2001:db8::/32"),
+        ["2001:db8::1"],
+        ["2001:DB8::1", "2001:db8:0::1", "2001:db8::1%eth0", "2001:db9::1", "10.0.0.1"],
+    ),
     (core(URN + "cidr", network="::/0"), ["::1"], ["::ffff:10.0.0.1", "::ffff:a00:1"]),
     (core(URN + "length", max=3), ["", "abc", "é😀x"], ["abcd", ["a"], None, 3]),
     (core(URN + "length", min=1, max=1), ["a"], ["", "ab"]),
@@ -237,7 +259,7 @@ def test_checks(tree: Any, good: list[Any], bad: list[Any]) -> None:
         assert not constraint.check(value), value
 
 
-URLS = core(URN + "url", hosts=["example.com", "*.example.org", "192.0.2.1"], path="/api", ports=[8443])
+URLS = core(URN + "url", hosts=["example.com", "*.example.org", "192.0.2.1"], path="/api", ports=[443, 8443])
 
 
 @pytest.mark.parametrize(
@@ -256,6 +278,20 @@ def test_urls_that_are_accepted(url: str) -> None:
     assert accepts(URLS, url)
 
 
+def test_ports_are_the_schemes_own_or_exactly_those_listed() -> None:
+    own = core(URN + "url", hosts=["example.com"], schemes=["https", "gopher"])
+    assert accepts(own, "https://example.com/")
+    assert accepts(own, "https://example.com:443/")
+    assert accepts(own, "gopher://example.com/")
+    assert not accepts(own, "https://example.com:8443/")
+    assert not accepts(own, "gopher://example.com:70/")
+    listed = core(URN + "url", hosts=["example.com"], schemes=["https", "gopher"], ports=[8443, 70])
+    assert accepts(listed, "https://example.com:8443/")
+    assert accepts(listed, "gopher://example.com:70/")
+    assert not accepts(listed, "https://example.com/")
+    assert not accepts(listed, "gopher://example.com/")
+
+
 def test_equal_constraints_compare_by_their_token_form() -> None:
     one, other = (parse_constraint(core("exact", value=value), extensions=False) for value in (1, True))
     assert one != other
@@ -268,7 +304,10 @@ def test_descriptions_are_short() -> None:
     assert parse_constraint(core("one_of", values=["a", "b"]), extensions=False).describe() == "one of 'a', 'b'"
     assert parse_constraint(core(URN + "length", max=4000), extensions=True).describe() == "at most 4000 characters"
     assert parse_constraint(core(URN + "path", root="/srv/tickets"), extensions=True).describe() == "a path under /srv/tickets"
-    assert parse_constraint(core("range", min=1, max=5, max_inclusive=False), extensions=False).describe() == "a number at least 1 and less than 5"
+    assert (
+        parse_constraint(core("range", min=1, max=5, max_inclusive=False), extensions=False).describe()
+        == "a number at least 1 and less than 5"
+    )
     huge = core("any", constraints=[core("one_of", values=["x" * 500] * 500)] * 50)
     assert len(parse_constraint(huge, extensions=False).describe()) <= 80
 
@@ -279,14 +318,23 @@ def test_descriptions_are_short() -> None:
 def test_an_empty_map_is_the_open_map() -> None:
     opened = parse_tool_map({}, extensions=False)
     assert opened == parse_tool_map({"*": WILDCARD}, extensions=False)
-    assert opened.rest and not opened.named
+    assert opened.rest
+    assert not opened.named
     assert opened.check({"anything": [1]}) is None
     assert opened.to_json() == {"*": WILDCARD}
 
 
 @pytest.mark.parametrize(
     "star",
-    [core("exact", value=1), {**WILDCARD, "optional": True}, {**WILDCARD, "optional": False}, {**WILDCARD, "x": 1}, {}, None, core("all", constraints=[WILDCARD])],
+    [
+        core("exact", value=1),
+        {**WILDCARD, "optional": True},
+        {**WILDCARD, "optional": False},
+        {**WILDCARD, "x": 1},
+        {},
+        None,
+        core("all", constraints=[WILDCARD]),
+    ],
 )
 def test_the_star_is_a_bare_wildcard(star: Any) -> None:
     with pytest.raises(InvalidInput, match=r"argument '\*'"):
@@ -346,7 +394,8 @@ def test_the_star_admits_unnamed_arguments_and_names_none() -> None:
 def test_no_arguments_admits_only_the_empty_call() -> None:
     assert NO_ARGUMENTS.check({}) is None
     assert parse_tool_map(NO_ARGUMENTS.to_json(), extensions=False) == NO_ARGUMENTS
-    for value in (0, None, "", [], 0.0):
+    values: list[Any] = [0, None, "", [], 0.0]
+    for value in values:
         assert NO_ARGUMENTS.check({"_": value}) is not None
         assert NO_ARGUMENTS.check({"x": value}) is not None
 
@@ -376,7 +425,28 @@ def test_a_map_cannot_be_changed() -> None:
 
 
 def test_keys_are_equal_where_canonical_bytes_are() -> None:
-    values = [None, True, False, 0, -0.0, 1, 1.0, 1.5, "1", "", "true", [], [1], [1.0], [True], {}, {"a": 1, "b": 2}, {"b": 2.0, "a": 1}, 10**23, 1e23]
+    values = [
+        None,
+        True,
+        False,
+        0,
+        -0.0,
+        1,
+        1.0,
+        1.5,
+        "1",
+        "",
+        "true",
+        [],
+        [1],
+        [1.0],
+        [True],
+        {},
+        {"a": 1, "b": 2},
+        {"b": 2.0, "a": 1},
+        10**23,
+        1e23,
+    ]
     for left in values:
         for right in values:
             assert (key(left) == key(right)) is (canonical.jcs(left) == canonical.jcs(right)), (left, right)
@@ -391,6 +461,7 @@ def test_spellings_denote_the_same_number() -> None:
 
 
 def test_shown_values_are_short() -> None:
-    for value in ("x" * 500, "é" * 500, "'\"\n" * 100, 10**400, 10**5000, 1.5, None, True, [1] * 9, {"a": 1}, object(), b"x" * 500):
+    values: list[Any] = ["x" * 500, "é" * 500, "'\"\n" * 100, 10**400, 10**5000, 1.5, None, True, [1] * 9, {"a": 1}, object(), b"x" * 500]
+    for value in values:
         assert 0 < len(show(value)) <= 60
     assert len(shorten("x" * 500)) == 80

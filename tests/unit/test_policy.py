@@ -127,7 +127,7 @@ def test_an_argument_without_a_rule_is_refused(policy: Policy) -> None:
     assert policy.judge("triage", "send_email", {**MAIL, "bcc": "eve@evil.test"}) == Reason(
         Code.ARGUMENT_NOT_ALLOWED,
         "bcc",
-        "one of the arguments to, subject, body",
+        "one of the arguments body, subject, to",
         "'eve@evil.test'",
         "<policy>:7",
         "add `bcc: any` under agents.triage.tools.send_email, or a narrower rule",
@@ -225,7 +225,7 @@ agents:
         (("a", "b", "c", "d"), "b -> c", "at most 1 hop below b", "2 hops, to d", "<policy>:5"),
         (("a", "e", "d"), "a -> e", "at most 1 hop below a", "2 hops, to d", "<policy>:4"),
         (("a", "c"), "a -> c", "a delegate of a: b, e", "c", "<policy>:4"),
-        (("a", "b", "x"), "b -> x", "a delegate of b: c, a", "x", "<policy>:5"),
+        (("a", "b", "x"), "b -> x", "a delegate of b: a, c", "x", "<policy>:5"),
         (("x", "a"), "x -> a", "an agent of the policy family", "no rules for it", "<policy>"),
         (("c", "d", "c", "d"), "c -> d", "at most 2 hops below c", "3 hops, to d", "<policy>:6"),
         (("a", "a"), "a -> a", "a delegate of a: b, e", "a", "<policy>:4"),

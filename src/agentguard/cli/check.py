@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agentguard.policy import Policy
 
 #: Stages that a policy alone can judge (DESIGN §12); stage 5 is the policy's half of it.
-_POLICY_ONLY: Final = (0, 5, 10, 11, 12)
+_POLICY_ONLY: Final[tuple[int, ...]] = (0, 5, 10, 11, 12)
 _DRY: Final = tuple(range(13))
 _ADMITTED: Final = tuple(range(15))
 _MEMBERS: Final = frozenset({"agent", "tool", "arguments", "call_id"})
@@ -41,19 +41,25 @@ _MEMBERS: Final = frozenset({"agent", "tool", "arguments", "call_id"})
 
 def check(
     policy: PolicyOption,
-    call: Annotated[str, typer.Option("--call", metavar="FILE", help="The call as JSON {agent, tool, arguments, call_id}; - reads standard input.")],
+    call: Annotated[
+        str, typer.Option("--call", metavar="FILE", help="The call as JSON {agent, tool, arguments, call_id}; - reads standard input.")
+    ],
     artifact: Annotated[
-        str | None, typer.Option("--artifact", "-a", metavar="FILE", help="The presentation that grants it: {aat_chain: [root … leaf], aat_pop}.")
+        str | None,
+        typer.Option("--artifact", "-a", metavar="FILE", help="The presentation that grants it: {aat_chain: [root … leaf], aat_pop}."),
     ] = None,
     proof: Annotated[
-        str | None, typer.Option("--proof", metavar="PROOF", help="The holder's proof of possession, a compact JWS or the file that holds it.")
+        str | None,
+        typer.Option("--proof", metavar="PROOF", help="The holder's proof of possession, a compact JWS or the file that holds it."),
     ] = None,
     admit: Annotated[
         bool, typer.Option("--admit", help="Not dry: charge budgets, use the call id up, and record the decision. Needs --artifact.")
     ] = False,
     tools: Annotated[
         list[str] | None,
-        typer.Option("--tools", metavar="MODULE", help="Import the application's tools, so that defaults are bound and locks are compared."),
+        typer.Option(
+            "--tools", metavar="MODULE", help="Import the application's tools, so that defaults are bound and locks are compared."
+        ),
     ] = None,
     environment: FactsOption = None,
     home: HomeOption = DEFAULT_HOME,
@@ -62,16 +68,18 @@ def check(
     """Judge one call as a guard would: exit 0 if it may run, 2 with the reason if not. Nothing runs.
 
     Without --artifact only the policy is asked (stages 0, 5 and 10 to 12), which says nothing about who may act. With it all stages up to
-    12 are judged; where this home holds the leaf's key, possession is known and needs no --proof. --admit goes on to 13 and 14: the call
+    12 are judged; where this home has the leaf's key, possession is known and needs no --proof. --admit goes on to 13 and 14: the call
     then counts as made, and since nobody reports its outcome, the log shows it as unknown.
 
-    Example: `echo '{"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}' | agentguard check --policy policy.yaml --call -`
+    Example: `echo '{"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}' | agentguard check -p policy.yaml --call -`
     """
     from agentguard.policy import load
 
     asked = _read_call(call)
     if artifact is None and admit:
-        raise InvalidInput("--admit needs --artifact: a policy alone grants nothing", place="check", hint="agentguard artifact issue makes one")
+        raise InvalidInput(
+            "--admit needs --artifact: a policy alone grants nothing", place="check", hint="agentguard artifact issue makes one"
+        )
     if artifact is None and proof is not None:
         raise InvalidInput("--proof needs --artifact: it proves who holds one", place="check")
     rules = load(policy)

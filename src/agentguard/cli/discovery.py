@@ -29,7 +29,9 @@ class Found:
     def add(self, tool: Tool, source: str) -> None:
         known = self.tools.get(tool.name)
         if known is not None and known.fingerprint != tool.fingerprint:
-            raise InvalidInput(f"two different tools are called {tool.name!r}", place=source, hint="lock them one guard at a time: MODULE:GUARD")
+            raise InvalidInput(
+                f"two different tools are called {tool.name!r}", place=source, hint="lock them one guard at a time: MODULE:GUARD"
+            )
         self.tools[tool.name] = tool
 
 
@@ -129,7 +131,9 @@ def _foreign(source: str, run: Any) -> Any:
     except AgentguardError:
         raise
     except SystemExit:
-        raise InvalidInput("it ended the program while it was imported", place=source, hint='put that under if __name__ == "__main__":') from None
+        raise InvalidInput(
+            "it ended the program while it was imported", place=source, hint='put that under if __name__ == "__main__":'
+        ) from None
     except Exception as error:  # noqa: BLE001  # the application's code, which is not ours to judge
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{source} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,10 +1,10 @@
 """How a command ends: exit codes, and one clear line on standard error for everything that goes wrong (DESIGN §10).
 
-    0    done, allowed
-    1    failure: damage was found, something is not available
-    2    denied, or somebody has to be asked
-    3    invalid input or usage
-    130  interrupted
+0    done, allowed
+1    failure: damage was found, something is not available
+2    denied, or somebody has to be asked
+3    invalid input or usage
+130  interrupted
 """
 
 from __future__ import annotations

@@ -210,6 +210,10 @@ def _say_explanation(out: Console, answer: dict[str, Any]) -> None:
     for budget in answer["budgets"]:
         say(out, f"at most {budget['at_most']} {budget['what']}", (f"  {budget['place']}", "dim"))
     for to, delegate in answer["delegates"].items():
-        say(out, f"may delegate to {to}, {delegate['hops']} hop{'s' if delegate['hops'] > 1 else ''} deep", (f"  {delegate['place']}", "dim"))
+        say(
+            out,
+            f"may delegate to {to}, {delegate['hops']} hop{'s' if delegate['hops'] > 1 else ''} deep",
+            (f"  {delegate['place']}", "dim"),
+        )
     if not answer["tools"]:
         say(out, f"{agent} has no tools")

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from agentguard.cli import artifact, check, doctor, exits, init, lineage, log, policy, stop, tools
+from agentguard.cli import exits
+from agentguard.cli.artifact import app as artifact_app
+from agentguard.cli.check import check
+from agentguard.cli.doctor import doctor
+from agentguard.cli.init import init
+from agentguard.cli.lineage import lineage
+from agentguard.cli.log import app as log_app
+from agentguard.cli.policy import app as policy_app
+from agentguard.cli.stop import stop
+from agentguard.cli.tools import app as tools_app
 
 
 class Cli(TyperGroup):
@@ -63,15 +72,15 @@ def root(
     """Options of the command as a whole."""
 
 
-app.command("init")(init.init)
-app.add_typer(policy.app, name="policy")
-app.add_typer(artifact.app, name="artifact")
-app.command("check")(check.check)
-app.add_typer(tools.app, name="tools")
-app.command("stop")(stop.stop)
-app.command("lineage")(lineage.lineage)
-app.add_typer(log.app, name="log")
-app.command("doctor")(doctor.doctor)
+app.command("init")(init)
+app.add_typer(policy_app, name="policy")
+app.add_typer(artifact_app, name="artifact")
+app.command("check")(check)
+app.add_typer(tools_app, name="tools")
+app.command("stop")(stop)
+app.command("lineage")(lineage)
+app.add_typer(log_app, name="log")
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -22,7 +22,9 @@ def stop(
     task: Annotated[str | None, typer.Option("--task", metavar="ID", help="Everything in one task, delegates included.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="One agent, and whoever acts under its artifacts.")] = None,
     initiator: Annotated[str | None, typer.Option("--initiator", metavar="ID", help="Every task of one initiator.")] = None,
-    key: Annotated[str | None, typer.Option("--key", metavar="THUMBPRINT", help="Every chain in which this key signs or holds a link.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="THUMBPRINT", help="Every chain in which this key signs or holds a link.")
+    ] = None,
     link: Annotated[str | None, typer.Option("--link", metavar="HASH", help="One artifact, and what was derived from it.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
     lift: Annotated[bool, typer.Option("--lift", help="Take exactly this stop back.")] = False,
@@ -48,7 +50,9 @@ def stop(
         return
     if len(targets) != 1:
         found = " and ".join(f"--{kind}" for kind, _ in targets) or "nothing"
-        raise InvalidInput(f"name one thing to stop, found {found}", place="stop", hint="--task, --agent, --initiator, --key, --link or --all")
+        raise InvalidInput(
+            f"name one thing to stop, found {found}", place="stop", hint="--task, --agent, --initiator, --key, --link or --all"
+        )
     withdraw(home, *targets[0], lift=lift, by=by, reason=reason, as_json=as_json)
 
 

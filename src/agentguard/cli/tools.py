@@ -27,7 +27,10 @@ app = typer.Typer(
 
 SourcesArgument = Annotated[
     list[str],
-    typer.Argument(metavar="MODULE[:GUARD]...", help="A module or a .py file that registers tools; after a colon a guard, or a function that makes one."),
+    typer.Argument(
+        metavar="MODULE[:GUARD]...",
+        help="A module or a .py file that registers tools; after a colon a guard, or a function that makes one.",
+    ),
 ]
 
 
@@ -58,12 +61,22 @@ def lock(
     made, before = Lock.of(found.tools), Lock.load(where / LOCK_FILE)
     path = where / LOCK_FILE
     with Home(where) as opened:
-        detail = {"before": before.digest if before is not None else None, "lock": made.digest, "reason": reason, "tools": sorted(found.tools)}
+        detail = {
+            "before": before.digest if before is not None else None,
+            "lock": made.digest,
+            "reason": reason,
+            "tools": sorted(found.tools),
+        }
         opened.objects.put(made.canonical)
         Ledger(opened, Clock()).note("lock", detail, by=operator(by))
         replace_file(path, made.dump())
     changes = _differences(made, before)
-    answer = {"file": str(path), "lock": made.digest, "tools": {name: _pinned(tool) for name, tool in found.tools.items()}, "changes": changes}
+    answer = {
+        "file": str(path),
+        "lock": made.digest,
+        "tools": {name: _pinned(tool) for name, tool in found.tools.items()},
+        "changes": changes,
+    }
     result(as_json, answer, lambda out: _say_lock(out, answer, before is None))
 
 
@@ -135,5 +148,7 @@ def verify(sources: SourcesArgument, home: HomeOption = DEFAULT_HOME, as_json: J
 def _say_verified(out: Console, answer: dict[str, Any]) -> None:
     for name, state in answer["tools"].items():
         say(out, (name, "name"), "  ", (state, "good" if state == "ok" else "bad"))
-    verdict = ("all tools are the locked ones", "good") if answer["ok"] else ("some tools are not the locked ones: they would not run", "bad")
+    verdict = (
+        ("all tools are the locked ones", "good") if answer["ok"] else ("some tools are not the locked ones: they would not run", "bad")
+    )
     say(out, verdict, (f"  {answer['file']}", "dim"))

@@ -73,17 +73,17 @@ def read_head(home: Path, shard: str, public: PublicKey) -> Head | None:
     A live writer overwrites the file in place, so a reader may meet it half written, and looks again before it complains.
     """
     path = head_path(home, shard)
-    for attempt in range(_READ_AGAIN):
+    problem = ""
+    for _ in range(_READ_AGAIN):
         note = read_small(path)
         if note is None:
             return None
         try:
             return open_head(note, public, origin_of(public, shard))
         except InvalidInput as error:
-            if attempt == _READ_AGAIN - 1:
-                raise InvalidInput(f"the remembered head is damaged or not of this log: {error.message}", place=str(path)) from None
+            problem = error.message
             time.sleep(0.002)
-    raise AssertionError("unreachable")
+    raise InvalidInput(f"the remembered head is damaged or not of this log: {problem}", place=str(path))
 
 
 def remembered(home: Path) -> list[str]:

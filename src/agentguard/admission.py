@@ -1,0 +1,134 @@
+"""What admission asks and answers, as values (DESIGN §7 stage 13, §9). The state store acts on them; `decide` only makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from agentguard.errors import InvalidInput
+from agentguard.revocation import check_text
+
+_LARGEST: Final = 2**53
+
+
+def replay_key(task: str, agent: str, call_id: str) -> str:
+    """The store's name for (task, agent, call id). The length in front, and no space in an agent's name, keep different triples apart."""
+    return f"{len(task)}:{task} {call_id} {agent}"
+
+
+def counter_key(task: str, key: str) -> str:
+    """The store's name for a counter. DEL sorts it behind the task's replay ids, next to the latest if ids ascend: one page to write."""
+    return f"{len(task)}:{task}\x7f{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One counter that a call uses up by 1, if it is below `limit`.
+
+    key    the counter's name within its task, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence
+    limit  calls, 0 to 2^53
+    name   the counter in words, for a reason
+    """
+
+    key: str
+    limit: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the calls of one agent in one task are charged to. Make it once, when the task is entered: it prepares what `admit` writes.
+
+    task     id of the root task: counters are counted per task, and replay ids are unique within it
+    agent    name of the agent that calls
+    charges  every one is charged by each call, or none
+    expires  Unix seconds at which the *root* artifact expires. Not the leaf's: another leaf of the task could present a call id again
+
+    Raises InvalidInput for names, limits and times that nothing could count.
+    """
+
+    task: str
+    agent: str
+    charges: tuple[Charge, ...]
+    expires: int
+    prefix: str = field(init=False, repr=False, compare=False)
+    suffix: str = field(init=False, repr=False, compare=False)
+    keys: bytes | None = field(init=False, repr=False, compare=False)
+    tail: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_text(self.task, "the task id", 1 << 16)
+        agent = check_text(self.agent, "the agent's name", 256)
+        if not agent.isascii() or not agent.isprintable() or " " in agent:
+            raise InvalidInput(f"an agent's name is printable ASCII without spaces, found {agent!r:.60}")
+        for what, number in (("the expiry", self.expires), *((f"the limit of {charge.name}", charge.limit) for charge in self.charges)):
+            if type(number) is not int or not 0 <= number <= _LARGEST:
+                raise InvalidInput(f"{what} must be a whole number from 0 to 2^53, found {number!r:.40}")
+        keys = [check_text(charge.key, "the key of a counter", 1 << 16) for charge in self.charges]
+        prefix, _, suffix = replay_key(self.task, self.agent, "\n").rpartition("\n")
+        tail: list[str | int] = []
+        for charge in self.charges:
+            tail += (counter_key(self.task, charge.key), charge.limit, self.expires)
+        set_ = object.__setattr__
+        set_(self, "prefix", prefix)
+        set_(self, "suffix", suffix)
+        set_(self, "keys", msgspec.json.encode(keys) if keys else None)
+        set_(self, "tail", tuple(tail))
+
+
+class Reservation(NamedTuple):
+    """What one call asks of the store.
+
+    execution  id of the execution that the permit is for
+    shard      log shard that the decision will be recorded in
+    account    what is charged
+    call_id    the caller's id of the call: (task, agent, call id) is the replay key. Ids that ascend keep neighbours on one page
+    version    `Revocations.version` that the decision was made on
+    rerun      whether policy marks the tool `rerun: safe`
+    """
+
+    execution: str
+    shard: str
+    account: Account
+    call_id: str
+    version: int
+    rerun: bool = False
+
+    @property
+    def key(self) -> str:
+        """The replay key as the store writes it."""
+        return f"{self.account.prefix}{self.call_id}{self.account.suffix}"
+
+
+class Admitted(NamedTuple):
+    """The call may run. `charged` is False for the repeated call of a rerun-safe tool, whose decision then records no charge."""
+
+    charged: bool
+
+
+class Replayed(NamedTuple):
+    """The call id was seen. `first` is the execution that had it; `outcome` is known for rerun-safe tools only, else the log has it."""
+
+    first: str
+    outcome: str | None
+
+
+class Exhausted(NamedTuple):
+    """The first counter, in the order of the charges, that is at its limit."""
+
+    name: str
+    limit: int
+
+
+class Superseded(NamedTuple):
+    """Revocations moved on to `version` since they were read: decide again."""
+
+    version: int
+
+
+Admission: TypeAlias = Admitted | Replayed | Exhausted | Superseded
+
+ADMITTED: Final = Admitted(charged=True)
+ADMITTED_AGAIN: Final = Admitted(charged=False)

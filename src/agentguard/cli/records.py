@@ -1,0 +1,68 @@
+"""Reading the records that a question needs: through the query index, or from the segments where there can be none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from agentguard.errors import AgentguardError, InvalidInput
+from agentguard.lineage import Lineage
+from agentguard.log import iter_records
+from agentguard.store import ObjectStore
+
+#: How many tasks are listed at most, the latest ones.
+MAX_TASKS: Final = 200
+
+
+def decoded(home: Path) -> Iterator[dict[str, Any]]:
+    """Every record of the log, shard by shard. Raises InvalidInput for damage."""
+    for _, _, record in iter_records(home):
+        body = msgspec.json.decode(record)
+        if type(body) is dict:
+            yield body
+
+
+def read_lineage(home: Path, subject: str | None) -> Lineage:
+    """The lineage of a home, looking at `subject` if it is given, with the documents that one execution names.
+
+    Raises InvalidInput for an id that nothing has, and for damage.
+    """
+    graph = Lineage.of(_relevant(home, subject))
+    if subject is None:
+        return graph
+    execution = graph.executions.get(subject)
+    if execution is None:
+        return graph.focus(subject)
+    names = [execution.record.get(member) for member in ("chain", "environment")]
+    return graph.with_documents(documents(home, [name for name in names if isinstance(name, str)])).focus(subject)
+
+
+def _relevant(home: Path, subject: str | None) -> list[dict[str, Any]]:
+    from agentguard.index import Index
+
+    try:
+        index = Index(home)
+    except InvalidInput:
+        return list(decoded(home))  # a home that only lets itself be read; and damage is named there as well
+    with index:
+        if subject is not None:
+            return list(index.records(index.related(subject)))
+        rows = [row for task in index.tasks()[:MAX_TASKS] for row in index.task(task)]
+        return list(index.records([*rows, *index.without_task()[-MAX_TASKS:]]))
+
+
+def documents(home: Path, names: list[str]) -> Mapping[str, Any]:
+    """The documents of these digests, as far as the content store has them."""
+    from agentguard.canonical import parse
+
+    store = ObjectStore(home / "objects")
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found[name] = parse(store.get(name))
+        except AgentguardError:
+            continue  # what is shown says that it is not known here
+    return found
