@@ -121,7 +121,8 @@ def _tasks(lineage: Lineage) -> Iterator[Line]:
     if not tasks:
         yield [("no task is in the log yet", "dim")]
     if lineage.homeless:
-        yield [(f"{len(lineage.homeless)} calls without a task were refused:", "warn")]
+        count = len(lineage.homeless)
+        yield [(f"{count} call{'s' if count > 1 else ''} without a task {'were' if count > 1 else 'was'} refused:", "warn")]
         for execution in lineage.homeless[-20:]:
             yield [("  ", ""), *_node(execution)]
 

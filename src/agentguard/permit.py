@@ -205,13 +205,18 @@ class Permit:
             self._withhold(failure)
 
     async def _afinish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
+        await self._off_loop(lambda: self._finish(status, output=output, error=error))
+
+    async def _off_loop(self, finish: Callable[[], None]) -> None:
+        """Write in an executor where a write waits for the disk, so that the event loop never does."""
         if not self._enforcement.blocking:
-            return self._finish(status, output=output, error=error)
-        work = asyncio.get_running_loop().run_in_executor(None, lambda: self._finish(status, output=output, error=error))
+            return finish()
+        work = asyncio.get_running_loop().run_in_executor(None, finish)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait([work])  # the tool ran: its outcome must stand before the cancellation goes on
+            work.result()
             raise
 
     def _withhold(self, failure: Exception) -> NoReturn:
@@ -224,48 +229,63 @@ class Permit:
     def _stream(self, source: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Drive a generator tool: its body runs inside the execution, its items are the output."""
         items = _Items()
-        sent: Any = None
         self._stream_begins(source)
+        step: Callable[[Any], Any] = source.send
+        value: Any = None
         try:
             while True:
-                token = current_execution.set(self.execution)
-                lent = lent_permit.set(None)
-                try:
-                    item = source.send(sent)
-                finally:
-                    lent_permit.reset(lent)
-                    current_execution.reset(token)
+                with self._inside():
+                    item = step(value)
                 items.add(item)
-                sent = yield item
+                try:
+                    step, value = source.send, (yield item)
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:  # noqa: BLE001  # what the caller throws goes to the body
+                    step, value = source.throw, thrown
         except StopIteration as stop:
             self._finish_stream(items)
             return stop.value
         except BaseException as error:
-            source.close()
+            with self._inside():
+                source.close()
             self._finish(_status(error, self._tool), error=error)
             raise
 
     async def _astream(self, source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
         items = _Items()
-        sent: Any = None
         self._stream_begins(source)
+        step: Callable[[Any], Any] = source.asend
+        value: Any = None
         try:
             while True:
-                token = current_execution.set(self.execution)
-                lent = lent_permit.set(None)
-                try:
-                    item = await source.asend(sent)
-                finally:
-                    lent_permit.reset(lent)
-                    current_execution.reset(token)
+                with self._inside():
+                    item = await step(value)
                 items.add(item)
-                sent = yield item
+                try:
+                    step, value = source.asend, (yield item)
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:  # noqa: BLE001  # what the caller throws goes to the body
+                    step, value = source.athrow, thrown
         except StopAsyncIteration:
-            self._finish_stream(items)
+            await self._off_loop(lambda: self._finish_stream(items))
         except BaseException as error:
-            await source.aclose()
+            with self._inside():
+                await source.aclose()
             await self._afinish(_status(error, self._tool), error=error)
             raise
+
+    @contextmanager
+    def _inside(self) -> Generator[None]:
+        """The body's context: what it calls was caused by this execution, and no permit is lent to it."""
+        token = current_execution.set(self.execution)
+        lent = lent_permit.set(None)
+        try:
+            yield
+        finally:
+            lent_permit.reset(lent)
+            current_execution.reset(token)
 
     def _stream_begins(self, source: Any) -> None:
         if self._enforcement.now() >= self._expires:

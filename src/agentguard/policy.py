@@ -33,9 +33,8 @@ _Check = Callable[[Mapping[str, Frozen]], ArgumentFailure | None]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `limit` calls of one agent per root task. `key` names its counter within the task, `name` says it in words."""
+    """At most `limit` calls of one agent per root task. `name` is unique among the agent's budgets."""
 
-    key: str
     limit: int
     name: str
     place: str
@@ -136,7 +135,7 @@ class Policy:
         """None where `agent` may call `tool` with these bound arguments, else why not. Total."""
         tools = self._checks.get(agent)
         if tools is None:
-            return self.known(agent)
+            return self._agent_unknown(agent)
         check = tools.get(tool)
         if check is None:
             return self._tool_refused(agent, tool, bound)
@@ -145,8 +144,9 @@ class Policy:
 
     def known(self, agent: str) -> Reason | None:
         """None where the policy has rules for `agent`, else `agent_unknown`."""
-        if agent in self.agents:
-            return None
+        return None if agent in self.agents else self._agent_unknown(agent)
+
+    def _agent_unknown(self, agent: str) -> Reason:
         fix = f"add `{_plain(agent)}: {{tools: {{...}}}}` under agents"
         return Reason(Code.AGENT_UNKNOWN, agent, f"an agent of the policy {self.name}", "no rules for it", self.source, fix)
 
@@ -225,11 +225,6 @@ class Policy:
     def attributes(self, tool: str) -> ToolAttributes:
         """The attributes of a tool; the strictest where the policy says nothing about it."""
         return self.tools.get(tool, _DEFAULT_ATTRIBUTES)
-
-    def budgets(self, agent: str) -> tuple[Budget, ...]:
-        """What each call of `agent` is charged to, beside the `uses` of its chain."""
-        rules = self.agents.get(agent)
-        return rules.budgets if rules is not None else ()
 
     def knows_tool(self, tool: str) -> bool:
         """Whether any agent has a rule for `tool`."""

@@ -101,7 +101,7 @@ class _Compiler:
         return AgentPolicy(
             tools=MappingProxyType(rules),
             budgets=tuple(
-                Budget(f"budget/{name}/{index}", budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
+                Budget(budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
                 for index, budget in enumerate(agent.budgets)
             ),
             delegates=MappingProxyType(

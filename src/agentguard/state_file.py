@@ -82,7 +82,7 @@ class StateFile:
         self._pid = os.getpid()
         self._look_at = 0.0
         self.execute: Execute = self._execute_first
-        _create(path, wait)
+        _create(path, durability, wait)
         with self.held():
             self._connect()
         _OPEN.add(self)
@@ -303,7 +303,7 @@ os.register_at_fork(
 # -- creation -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _create(path: Path, wait: float) -> None:
+def _create(path: Path, durability: Durability, wait: float) -> None:
     """Make sure that a complete store stands at `path`, mode 0600."""
     if path.exists():
         return
@@ -313,7 +313,7 @@ def _create(path: Path, wait: float) -> None:
         try:
             _flock(lock, path, wait)
             if not path.exists():
-                _build(path)
+                _build(path, durability)
         finally:
             os.close(lock)
     except OSError as error:
@@ -333,7 +333,7 @@ def _flock(lock: int, path: Path, wait: float) -> None:
             time.sleep(2e-3)
 
 
-def _build(path: Path) -> None:
+def _build(path: Path, durability: Durability) -> None:
     """Under the creation lock: write the store beside its name, then give it the name."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
@@ -341,6 +341,7 @@ def _build(path: Path) -> None:
     connection = sqlite3.connect(new, isolation_level=None)
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'OFF'}")
         connection.executescript(_SCHEMA)
         connection.execute("INSERT INTO meta VALUES (0, ?, 0, '')", (uuid.uuid4().hex,))
         connection.execute("COMMIT")
@@ -350,6 +351,8 @@ def _build(path: Path) -> None:
     for ending in ("-wal", "-shm"):  # left over from a store that was deleted without them: they would be taken for the new one's
         path.with_name(path.name + ending).unlink(missing_ok=True)
     os.rename(new, path)
+    if durability != "fsync":
+        return
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

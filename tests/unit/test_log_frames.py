@@ -30,7 +30,7 @@ def damage(path: Path) -> Damage:
 
 
 def test_the_bytes_of_a_frame() -> None:
-    assert encode(RECORD, 258, b"{}").hex(" ") == "ff 61 52 01 00 02 ff fd 00 00 00 00 00 00 01 02 7b 7d 76 02 a4 c9 0a"
+    assert encode(RECORD, 258, b"{}").hex(" ") == "ff 61 52 01 00 02 ff fd 00 00 00 00 00 00 01 02 7b 7d b9 73 43 bc 0a"
     assert len(encode(RECORD, 0, b"")) == OVERHEAD
 
 

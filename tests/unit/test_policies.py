@@ -64,7 +64,7 @@ def test_support_is_the_policy_of_the_design() -> None:
     assert policy.name == "support"
     assert policy.agents["triage"].delegates["summarizer"].depth == 1
     assert policy.attributes("search").rerun_safe
-    assert policy.budgets("triage")[0].limit == 50
+    assert policy.agents["triage"].budgets[0].limit == 50
 
 
 def test_a_researcher_cannot_delegate_and_a_writer_cannot_reach_the_web() -> None:

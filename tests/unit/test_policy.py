@@ -193,11 +193,10 @@ def test_attributes_are_the_strictest_unless_the_policy_says_so() -> None:
     assert not policy.knows_tool("other")
 
 
-def test_budgets_have_a_counter_of_their_own(policy: Policy) -> None:
-    (budget,) = policy.budgets("triage")
-    assert (budget.key, budget.limit, budget.name, budget.place) == ("budget/triage/0", 50, "calls per task", "<policy>:11")
-    assert policy.budgets("summarizer") == ()
-    assert policy.budgets("nobody") == ()
+def test_a_budget_knows_its_limit_and_its_line(policy: Policy) -> None:
+    (budget,) = policy.agents["triage"].budgets
+    assert (budget.limit, budget.name, budget.place) == (50, "calls per task", "<policy>:11")
+    assert policy.agents["summarizer"].budgets == ()
 
 
 # --- delegation -----------------------------------------------------------------------------------

@@ -93,17 +93,25 @@ def _say_report(out: Console, report: VerifyReport) -> None:
 
 
 @app.command("key")
-def key(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+def key(
+    shards: Annotated[bool, typer.Option("--shards", help="Print it as a key for each shard's checkpoints, one a line.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
     """Print the log's verifier key (C2SP signed-note form). Give it to whoever is to verify, over a way that they trust.
+
+    It is one key. Notes carry the name of what was signed, so other tools may want it under the origin of a shard: --shards.
 
     Example: `agentguard log key`
     """
     from agentguard.checkpoint import verifier_key
-    from agentguard.log import log_name
+    from agentguard.log import log_name, origin_of, read_shards
 
     public = _public(home, None)
     text = verifier_key(log_name(public), public)
-    result(as_json, {"key": text, "jwk": public.jwk(), "thumbprint": public.thumbprint()}, lambda out: print(text))
+    each = {shard: verifier_key(origin_of(public, shard), public) for shard in read_shards(home)}
+    answer = {"key": text, "shards": each, "jwk": public.jwk(), "thumbprint": public.thumbprint()}
+    result(as_json, answer, lambda out: print("\n".join(each.values()) if shards else text))
 
 
 @app.command("checkpoint")

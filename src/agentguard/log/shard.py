@@ -241,8 +241,8 @@ class ShardWriter:
         return descriptor, len(head)
 
     def _failed(self, error: OSError) -> EvidenceUnavailable:
-        name = errno.errorcode.get(error.errno or 0, "")
-        self._poison = f"{self._directory}: {error.strerror} (errno {error.errno} {name})"
+        number = error.errno or 0
+        self._poison = f"{self._directory}: {error.strerror or error} (errno {number} {errno.errorcode.get(number, 'unknown')})"
         return self._refusal()
 
     def _refusal(self) -> EvidenceUnavailable:
