@@ -5,36 +5,40 @@ LangChain's own binding is used as it is (`_to_args_and_kwargs`, `_filter_inject
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from agentguard import Guard, InvalidInput, ToolCall
+from agentguard import Denied, Guard, InvalidInput, ToolCall
 from agentguard.canonical import Frozen, freeze, thaw
 from agentguard.context import current_task
 from agentguard.decision import Code, Reason, Stage
-from agentguard.integrity import Tool, bare, register
+from agentguard.enforcement import NOBODY
+from agentguard.integrity import Tool as Pinned
+from agentguard.integrity import bare, register
 from agentguard.permit import Permit
 from agentguard.plain import plain
 from agentguard.task import Task
-from agentguard_adapters.seats import NOBODY
 
 try:
     from langchain_core.callbacks import BaseCallbackHandler
-    from langchain_core.tools import BaseTool, StructuredTool, ToolException
-    from langchain_core.tools import Tool as TextTool
-    from langchain_core.tools.base import _get_runnable_config_param
+    from langchain_core.messages import ToolMessage
+    from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException
+    from langchain_core.tools.base import _get_runnable_config_param, _get_type_hints
     from langchain_core.tracers.context import register_configure_hook
-    from langchain_core.utils.uuid import uuid7
+    from langchain_core.utils.pydantic import model_json_schema
 except ImportError as error:
     raise ImportError(f"the LangChain adapters need langchain-core 1.7 or later ({error}): pip install 'agentguard[langchain]'") from error
 
+#: How a denial leaves: as an error message to the model, or raised.
+OnDeny: TypeAlias = Literal["message", "raise"]
 #: The exceptions by which LangGraph suspends a tool, to call it again under the same id when the run goes on.
 PAUSES = ("langgraph.errors.GraphBubbleUp",)
 #: The argument of a tool that takes one text and has no schema.
@@ -54,7 +58,7 @@ class Backstop(BaseCallbackHandler):
     """
 
     raise_error = run_inline = True
-    ignore_llm = ignore_chain = ignore_retriever = ignore_retry = ignore_chat_model = ignore_custom_event = True  # type: ignore[assignment]
+    ignore_llm = ignore_chain = ignore_retriever = ignore_retry = ignore_chat_model = ignore_custom_event = True
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -77,54 +81,54 @@ class Backstop(BaseCallbackHandler):
 
 
 class Inner:
-    """The tool that a guarded one stands for, pinned, and what is worked out about it once."""
+    """The tool that a guarded one stands for: pinned, and what is worked out about it once."""
 
     def __init__(self, guard: Guard, given: BaseTool) -> None:
-        inner, known = _undecorated(given)
-        self.tool = inner
-        self.pinned = pin(self, known)
+        for name in ("run", "arun", "invoke", "ainvoke"):
+            if getattr(type(given), name) not in [getattr(base, name) for base in (BaseTool, StructuredTool, Tool)]:
+                found = f"the tool {given.name!r} overrides {name}, which the guard would go past"
+                raise InvalidInput(found, hint="let it override _run and _arun instead")
+        self.tool, known = _undecorated(given)
+        self.pinned = self._pin(known)
         if known is None or guard.tools.get(known.name) is not known:
             guard.register(self.pinned)
-        self.hidden = frozenset(self.pinned.entry.injected)
         self.backstop = Backstop(guard)
-        self.sync_wants = _wants(inner._run)
-        self.async_wants = _wants(inner._run if type(inner)._arun is BaseTool._arun else inner._arun)
+        own_async = type(self.tool)._arun is not BaseTool._arun
+        self._sync_wants = _wants(self.tool._run)
+        self._async_wants = _wants(self.tool._arun) if own_async else self._sync_wants
 
-    @property
-    def bodies(self) -> list[Callable[..., Any]]:
-        """The functions that are the tool: what a StructuredTool holds, or the methods of a class of one's own."""
-        parts = [fn for name in ("func", "coroutine") if (fn := getattr(self.tool, name, None)) is not None]
-        return parts or [self.tool._run, *([] if type(self.tool)._arun is BaseTool._arun else [self.tool._arun])]
+    def _pin(self, known: Pinned | None) -> Pinned:
+        inner = self.tool
+        bodies = [fn for name in ("func", "coroutine") if (fn := getattr(inner, name, None)) is not None]
+        if not bodies:  # a class of one's own
+            bodies = [inner._run] if type(inner)._arun is BaseTool._arun else [inner._run, inner._arun]
+        schema = inner.tool_call_schema
+        shape = schema if isinstance(schema, dict) else model_json_schema(schema)
+        tool = register(
+            bodies[0],
+            name=inner.name,
+            injected=tuple(_injected_names(inner)),
+            schema={name: part for name, part in shape.items() if name not in ("title", "description")},
+            binder=lambda presented: Run(self, None).bind(presented),
+            watch=tuple([(inner, name) for name in ("name", "description", "args_schema", "func", "coroutine") if hasattr(inner, name)]),
+            twins=tuple(bodies[1:]),
+            plumbing=(inner._run, inner._arun),
+            pauses=PAUSES,
+        )
+        parameters = replace(tool.parameters, simple=True)  # LangChain passes arguments by name, but for a Tool, which takes one text
+        if isinstance(inner, Tool):
+            parameters = replace(parameters, positional=tuple(inner.args), simple=False)
+        tool = replace(tool, parameters=parameters)
+        return replace(tool, name=known.name, entry=known.entry, fingerprint=known.fingerprint) if known is not None else tool
 
-
-def pin(self: Inner, known: Tool | None) -> Tool:
-    """A LangChain tool as a tool of the guard. Raises InvalidInput where its class has a way to run that the guard would go past."""
-    inner = self.tool
-    for name in ("run", "arun", "invoke", "ainvoke"):
-        if getattr(type(inner), name) not in [getattr(base, name) for base in (BaseTool, StructuredTool, TextTool)]:
-            raise InvalidInput(f"the tool {inner.name!r} overrides {name}, which the guard would go past", hint="override _run and _arun instead")
-    schema = inner.tool_call_schema
-    shape = schema if isinstance(schema, dict) else schema.model_json_schema()
-    first, *twins = self.bodies
-    tool = register(
-        first,
-        name=inner.name,
-        injected=tuple(_injected_names(inner)),
-        schema={name: part for name, part in shape.items() if name not in ("title", "description")},
-        binder=lambda presented: Run(self, {}, None).bind(presented),
-        watch=tuple([(inner, name) for name in ("name", "description", "args_schema", "func", "coroutine") if hasattr(inner, name)]),
-        twins=tuple(twins),
-        plumbing=(inner._run, inner._arun),
-        pauses=PAUSES,
-    )
-    parameters = replace(tool.parameters, simple=True)  # LangChain passes arguments by name, but for a TextTool
-    if isinstance(inner, TextTool):
-        parameters = replace(parameters, positional=tuple(inner.args), simple=False)
-    tool = replace(tool, parameters=parameters)
-    return replace(tool, name=known.name, entry=known.entry, fingerprint=known.fingerprint) if known is not None else tool
+    def framework(self, config: Any, manager: Any, *, sync: bool) -> dict[str, Any]:
+        """What LangChain passes to the tool's `_run` or `_arun` beside its arguments."""
+        parameter, managed = self._sync_wants if sync else self._async_wants
+        passing = {parameter: config} if parameter is not None else {}
+        return {**passing, "run_manager": manager} if managed else passing
 
 
-def _undecorated(given: BaseTool) -> tuple[BaseTool, Tool | None]:
+def _undecorated(given: BaseTool) -> tuple[BaseTool, Pinned | None]:
     """A tool over a function that `@guard.tool` wraps, without that wrapper, so that one call is one decision; and its registration."""
     parts = {name: fn for name in ("func", "coroutine") if (fn := getattr(given, name, None)) is not None}
     known = next((fn.__agentguard_tool__ for fn in parts.values() if hasattr(fn, "__agentguard_tool__")), None)
@@ -144,19 +148,45 @@ def _wants(run: Callable[..., Any]) -> tuple[str | None, bool]:
     return _get_runnable_config_param(run), "run_manager" in inspect.signature(run).parameters
 
 
+def answer(denied: Denied, on_deny: OnDeny, name: str, call_id: str | None, mistakes: str = "") -> ToolMessage:
+    """A denial as the model is told of it. Raises it where there is no call of a model, or where that is wanted."""
+    if on_deny == "raise" or call_id is None:
+        raise denied
+    said = f"{denied.for_model} {mistakes}" if mistakes and denied.code is Code.MALFORMED_CALL else denied.for_model
+    return ToolMessage(said, name=name, tool_call_id=call_id, status="error")
+
+
+def face_of(fn: Callable[..., Any], way: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that looks like `fn` and goes `way`: LangGraph reads annotations of a tool's function to see what to inject."""
+
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        return await way(*args, **kwargs)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return way(*args, **kwargs)
+
+    twin: Any = functools.update_wrapper(coroutine if inspect.iscoroutinefunction(way) else function, fn)
+    del twin.__wrapped__  # a way around the guard
+    twin.__annotations__ = _get_type_hints(fn, include_extras=True) or {}
+    twin.__signature__ = inspect.signature(fn)
+    return twin  # type: ignore[no-any-return]  # a function by construction
+
+
 class Run:
-    """One run of a tool: binds its arguments, and is, as a context manager, the way from the permit to the body. An unused permit is
-    given back on leaving.
+    """One run of a tool: binds its arguments; then, as a context manager, the way from the permit to the body. A permit that is unused
+    at its end is given back.
     """
 
     permit: Permit
-    task: Task | None = None
 
-    def __init__(self, inner: Inner, injected: dict[str, Any], call_id: str | None) -> None:
-        self.inner, self.injected, self.call_id = inner, injected, call_id
+    def __init__(self, inner: Inner, call_id: str | None) -> None:
+        self.inner, self.call_id = inner, call_id
+        self.injected: dict[str, Any] = {}
         self.live: dict[str, Any] = {}
         self.mistakes = ""
-        self._tokens: tuple[Token[Any], ...] = ()
+        self.task: Task | None = None
+        self.run_id: UUID | None = None
+        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
 
     def bind(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
         """The arguments as LangChain gives them to the tool: validated, coerced, defaults filled in, injected ones set aside."""
@@ -170,7 +200,7 @@ class Run:
         except (ToolException, ValueError, TypeError) as error:
             raise InvalidInput(f"{type(error).__name__}: {error}"[:400]) from None
         values = {**dict(zip(tool.args if given else (), given, strict=False)), **values}
-        self.injected = {name: values.pop(name) for name in self.inner.hidden if name in values}
+        self.injected = {name: values.pop(name) for name in self.inner.pinned.entry.injected if name in values}
         bound = {}
         for name, value in values.items():
             shown = plain(value)
@@ -179,32 +209,40 @@ class Run:
                 self.live[name] = value
         return MappingProxyType(bound)
 
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a direct call by name. Raises InvalidInput where the tool could not take them."""
+        return self.inner.pinned.parameters.present(args, kwargs)
+
+    def shown(self, call: ToolCall) -> dict[str, Any]:
+        """The presented arguments for callbacks: a copy of their own, which nothing reads again."""
+        return {name: thaw(value) for name, value in call.arguments.items()}
+
+    def under(self, permit: Permit) -> Run:
+        """This run with its permit, to be entered."""
+        self.permit = permit
+        return self
+
     def __enter__(self) -> Run:
-        watch = backstop.set(self.inner.backstop)
-        self._tokens = (passed.set(self), current_task.set(self.task), watch)
+        values: tuple[tuple[ContextVar[Any], Any], ...] = (
+            (passed, self),
+            (node_fills, False),
+            (current_task, self.task),
+            (backstop, self.inner.backstop),
+        )
+        self._tokens = [(var, var.set(value)) for var, value in values]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for var, token in zip((passed, current_task, backstop), self._tokens, strict=True):
+        for var, token in self._tokens:
             var.reset(token)
         self.permit.release()
 
     def go(self, config: Any, manager: Any) -> Any:
-        """Run the body. What it calls has passed nothing yet."""
-        body, injected = self._body(self.inner.tool._run, self.inner.sync_wants, config, manager)
-        return self.permit.run(body, injected, self.live)
+        """Run the body; what it starts has passed nothing yet."""
+        passed.set(None)
+        return self.permit.run(self.inner.tool._run, self.injected | self.inner.framework(config, manager, sync=True), self.live)
 
     async def ago(self, config: Any, manager: Any) -> Any:
-        body, injected = self._body(self.inner.tool._arun, self.inner.async_wants, config, manager)
-        return await self.permit.arun(body, injected, self.live)
-
-    def _body(self, body: Callable[..., Any], wants: tuple[str | None, bool], config: Any, manager: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The same for the async body."""
         passed.set(None)
-        node_fills.set(False)
-        parameter, managed = wants
-        injected = self.injected
-        if parameter is not None:
-            injected[parameter] = config
-        if managed:
-            injected["run_manager"] = manager
-        return body, injected
+        return await self.permit.arun(self.inner.tool._arun, self.injected | self.inner.framework(config, manager, sync=False), self.live)

@@ -1,14 +1,14 @@
 """agentguard: a firewall between AI agents and their tools.
 
-    from agentguard import Denied, Guard
+from agentguard import Denied, Guard
 
-    guard = Guard.open("policy.yaml")
+guard = Guard.open("policy.yaml")
 
-    @guard.tool
-    def send_email(to: str, subject: str, body: str) -> str: ...
+@guard.tool
+def send_email(to: str, subject: str, body: str) -> str: ...
 
-    with guard.task("triage", initiator="user:alice"):
-        send_email(to="bob@example.com", subject="Hi", body="...")
+with guard.task("triage", initiator="user:alice"):
+    send_email(to="bob@example.com", subject="Hi", body="...")
 """
 
 from agentguard.artifact import Initiator

@@ -99,10 +99,11 @@ def derive(
         raise ChainError(Code.ARTIFACT_MALFORMED, "4a", index, "a chain is all plain or all profile")
     if jti in {link.jti for link in links}:
         raise ChainError(Code.DELEGATION_INVALID, "2c", index, "its jti stands twice in the chain")
+    now = max(now, above.iat)  # a deriver whose clock lags goes by the parent's (AAT -02 §6.2 step 2)
     claims = {
         "jti": jti or new_id(now),
         "iss": above.holder.uri,
-        "iat": max(now, above.iat),
+        "iat": now,
         "exp": above.exp if exp is None else exp,
         "del_depth": index,
         "del_max_depth": above.max_depth if max_depth is None else max_depth,

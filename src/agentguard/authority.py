@@ -42,17 +42,25 @@ class Authority:
         self._prefixes = PrefixCache()
 
     def grant(self, task: Task | None) -> Grant:
-        """Verify a task's chain. A known chain costs a hash and a lookup."""
+        """What a task's tokens grant, as far as they verify. A task's tokens never change, so it remembers the answer of this cache."""
         if task is None or task.closed or task.tokens is None:
             return NO_GRANT
+        known = task.granted
+        if known is not None and known[0] is self._prefixes:
+            return known[1]
+        grant = self._verify(task.tokens, task.possessed)
+        task.granted = (self._prefixes, grant)
+        return grant
+
+    def _verify(self, tokens: tuple[str, ...], possessed: bool) -> Grant:
         try:
-            chain = verify_structure(task.tokens, self._home.trust.anchors, self._limits, cache=self._prefixes)
+            chain = verify_structure(tokens, self._home.trust.anchors, self._limits, cache=self._prefixes)
         except ChainError as error:
             return Grant(present=True, error=error)
         names = self._names.get(chain.digest)
         if names is None:
             names = self._name(chain)
-        return Grant(True, chain, None, names, task.possessed)
+        return Grant(True, chain, None, names, possessed)
 
     def _name(self, chain: VerifiedChain) -> tuple[str | None, ...]:
         """Which agent holds the key of each link, by what this guard trusts: the issuer's word for the root, bindings for the rest."""

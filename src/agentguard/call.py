@@ -49,33 +49,28 @@ class ToolCall:
                 frozen = freeze(arguments)
             except InvalidInput as error:
                 defect = f"arguments: {error}"
-        set_ = object.__setattr__
-        set_(self, "agent", agent if type(agent) is str else "")
-        set_(self, "tool", tool if type(tool) is str else "")
-        set_(self, "arguments", frozen)
-        set_(self, "call_id", call_id if type(call_id) is str else None)
-        set_(self, "proof", proof if type(proof) is str else None)
-        set_(self, "defect", defect)
+        _fill(
+            self,
+            agent if type(agent) is str else "",
+            tool if type(tool) is str else "",
+            frozen,
+            call_id if type(call_id) is str else None,
+            proof if type(proof) is str else None,
+            defect,
+        )
 
     @classmethod
     def malformed(cls, agent: str, tool: str, defect: str) -> ToolCall:
         """A call that could not be read; the guard denies it with this defect."""
-        return cls(agent, tool, {})._with("defect", defect)
+        return _made(agent, tool, _EMPTY, None, None, defect)
 
     def with_proof(self, proof: str) -> ToolCall:
         """The same call with the proof that travelled beside it."""
-        return self._with("proof", proof)
+        return _made(self.agent, self.tool, self.arguments, self.call_id, proof, self.defect)
 
     def with_arguments(self, arguments: Mapping[str, Frozen], call_id: str) -> ToolCall:
         """The same call as it will run: bound arguments, already frozen, and its id."""
-        return self._with("arguments", arguments)._with("call_id", call_id)
-
-    def _with(self, name: str, value: object) -> ToolCall:
-        copy = object.__new__(ToolCall)
-        for slot in self.__slots__:
-            object.__setattr__(copy, slot, getattr(self, slot))
-        object.__setattr__(copy, name, value)
-        return copy
+        return _made(self.agent, self.tool, arguments, call_id, self.proof, self.defect)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a ToolCall is frozen: {name} cannot be set")
@@ -85,3 +80,29 @@ class ToolCall:
 
     def __repr__(self) -> str:
         return f"ToolCall({self.agent!r}, {self.tool!r}, <{len(self.arguments)} arguments>, call_id={self.call_id!r})"
+
+
+# The slots' own descriptors: `__setattr__` does not stand before them.
+_set_agent = ToolCall.agent.__set__  # type: ignore[misc, attr-defined]
+_set_tool = ToolCall.tool.__set__  # type: ignore[misc, attr-defined]
+_set_arguments = ToolCall.arguments.__set__  # type: ignore[misc, attr-defined]
+_set_call_id = ToolCall.call_id.__set__  # type: ignore[misc, union-attr]
+_set_proof = ToolCall.proof.__set__  # type: ignore[misc, union-attr]
+_set_defect = ToolCall.defect.__set__  # type: ignore[misc, attr-defined]
+
+
+def _fill(
+    call: ToolCall, agent: str, tool: str, arguments: Mapping[str, Frozen], call_id: str | None, proof: str | None, defect: str
+) -> None:
+    _set_agent(call, agent)
+    _set_tool(call, tool)
+    _set_arguments(call, arguments)
+    _set_call_id(call, call_id)
+    _set_proof(call, proof)
+    _set_defect(call, defect)
+
+
+def _made(agent: str, tool: str, arguments: Mapping[str, Frozen], call_id: str | None, proof: str | None, defect: str) -> ToolCall:
+    call = object.__new__(ToolCall)
+    _fill(call, agent, tool, arguments, call_id, proof, defect)
+    return call

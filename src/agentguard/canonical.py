@@ -114,7 +114,7 @@ def _freeze(value: Any, depth: int, budget: list[int]) -> Frozen:
         return value
     if kind is int or kind is float:
         if not number_is_admissible(value):
-            raise InvalidInput(f"the number {value!r:.40} cannot be carried exactly by a JSON number", hint="pass it as a string")
+            raise _inexact(value)
         return value
     budget[0] -= 1
     if depth <= 0:
@@ -139,6 +139,12 @@ def _freeze(value: Any, depth: int, budget: list[int]) -> Frozen:
     if kind is Inadmissible:
         raise InvalidInput(f"the number {value.lexeme} cannot be carried exactly by a JSON number", hint="pass it as a string")
     raise InvalidInput(f"{kind.__module__}.{kind.__qualname__} is not a JSON value")
+
+
+def _inexact(value: int | float) -> InvalidInput:
+    # Printing a huge integer is slow, and past 4,300 digits Python refuses.
+    shown = "of more than 300 digits" if type(value) is int and value.bit_length() > 1024 else f"{value!r:.40}"
+    return InvalidInput(f"the number {shown} cannot be carried exactly by a JSON number", hint="pass it as a string")
 
 
 def _utf8(text: str) -> bytes:
@@ -176,7 +182,7 @@ def _jcs(value: Any) -> str:
         if -_SAFE_INTEGER <= value <= _SAFE_INTEGER:
             return str(value)
         if value.bit_length() > 1023 or not is_admissible(str(value)):
-            raise InvalidInput(f"the number {value!r:.40} cannot be carried exactly by a JSON number")
+            raise _inexact(value)
         return number(float(value))
     if value is True:
         return "true"
@@ -201,22 +207,6 @@ def _jcs(value: Any) -> str:
             raise InvalidInput(f"{value!r} is not a JSON number")
         return number(value)
     raise InvalidInput(f"{kind.__qualname__} has no JSON form")
-
-
-def equal(left: Frozen, right: Frozen) -> bool:
-    """Equality of JCS bytes (AAT -02 §3.4), without building them where types already tell."""
-    kind = type(left)
-    if kind is type(right) and (kind is str or kind is bool or left is None):
-        return bool(left == right)
-    if kind is Inadmissible or type(right) is Inadmissible:
-        return False
-    number_left, number_right = kind is int or kind is float, type(right) is int or type(right) is float
-    if number_left or number_right:
-        return number_left and number_right and bool(left == right)
-    return type(left) not in _SCALARS and type(right) not in _SCALARS and jcs(left) == jcs(right)
-
-
-_SCALARS = frozenset({str, bool, int, float, type(None)})
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

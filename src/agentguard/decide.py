@@ -7,9 +7,11 @@ None; the first reason ends the decision. Stages 13 and 14 need the world, so th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
+from agentguard.admission import Charge
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
@@ -17,11 +19,9 @@ from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import Policy
 from agentguard.proof import proof_id, verify_proof
 from agentguard.revocation import Revocations
-from agentguard.state import Charge
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """The authority that came with a call, verified as far as it could be.
 
     present    whether there was an artifact at all
@@ -37,8 +37,7 @@ class Grant:
     possessed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """The call seen through its tool: bound arguments, or why they do not bind; and whether the tool is the pinned one."""
 
     bound: Mapping[str, Frozen]
@@ -47,8 +46,7 @@ class Binding:
     opaque: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """Everything else a decision stands on; one immutable snapshot."""
 
     environment: Mapping[str, Frozen]
@@ -64,8 +62,7 @@ NO_GRANT: Final = Grant()
 PROOF: Final = "proof of possession"
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True):
     """One call with all that it is judged by."""
 
     call: ToolCall

@@ -6,9 +6,10 @@ The enums are complete from the start. A stage that is not built yet is listed i
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
+
+import msgspec
 
 
 class Verdict(StrEnum):
@@ -94,8 +95,7 @@ _MODEL_SENTENCES: dict[Code, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """Why a stage failed, as data. `found` may hold values of the call: it goes to the erasable side store, never into a leaf.
 
     code      the stage's code
@@ -128,8 +128,7 @@ class Reason:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The answer to one call. `code` is None exactly when the verdict is allow.
 
     stage      the last stage that was judged (the one that failed, or the last one that passed)
@@ -182,7 +181,7 @@ class Decision:
             "execution": self.execution,
             "reserved": list(self.reserved),
             "reasons": [
-                {name: str(getattr(reason, name)) for name in Reason.__slots__ if getattr(reason, name)} for reason in self.reasons
+                {name: str(getattr(reason, name)) for name in Reason.__struct_fields__ if getattr(reason, name)} for reason in self.reasons
             ],
             "explain": self.explain(),
         }

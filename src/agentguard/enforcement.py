@@ -11,7 +11,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from agentguard import control, evidence
+from msgspec import structs
+
+from agentguard import control
 from agentguard.authority import Authority
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
@@ -21,6 +23,7 @@ from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, d
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock, measure
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
+from agentguard.evidence import DecisionRecord
 from agentguard.home import Home
 from agentguard.integrity import Lock, Tool
 from agentguard.ledger import Ledger
@@ -38,6 +41,7 @@ _NONE: Final[Mapping[str, Frozen]] = MappingProxyType({})
 _INTERRUPTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 _MAX_RACES: Final = 3
 _MAX_OBSERVED: Final = 100_000
+_MAX_PREMISES: Final = 256
 
 
 class Pending(NamedTuple):
@@ -220,27 +224,43 @@ class Enforcement:
         permit: Permit | None = None,
     ) -> Pending:
         """The record of a decision, ready to be written. What it names by digest is kept before."""
-        chain = grant.chain
-        if chain is not None and task is not None and task.chain_object is None:
-            task.chain_object = self.ledger.chain(chain)
-        tool = self.tools.get(call.tool)
         record = self.ledger.decision(
+            self._premises(call, grant, task),
             decision,
             call,
             bound,
-            task=chain.task_id if chain is not None else None,
             caused_by=current_execution.get(),
+            revocations=self._facts.revocations.version,
+            rerun=permit is not None and permit.reservation.rerun,
+            now=now,
+        )
+        return Pending(record, decision, permit)
+
+    def _premises(self, call: ToolCall, grant: Grant, task: Task | None) -> DecisionRecord:
+        """The part of a record that does not change from call to call of one task and tool, remembered with the task."""
+        tool = self.tools.get(call.tool)
+        known = task.premises.get(call.tool) if task is not None else None
+        if known is not None and known[0] is tool and known[1] is grant.chain and known[2].agent == call.agent:
+            return known[2]
+        chain = grant.chain
+        if chain is not None and task is not None and task.chain_object is None:
+            task.chain_object = self.ledger.chain(chain)
+        made = self.ledger.premises(
+            agent=call.agent[:256],
+            tool=call.tool[:256],
             chain=chain,
             presented=task.chain_object if task is not None else None,
             anchors=self.home.trust.digest,
             environment=self._environment_object,
             lock=self._lock_digest,
-            revocations=self._facts.revocations.version,
+            policy=self.policy.digest,
             tool_version=tool.fingerprint if tool is not None else None,
-            rerun=permit is not None and permit.reservation.rerun,
-            now=now,
         )
-        return Pending(record, decision, permit)
+        if task is not None:
+            if len(task.premises) >= _MAX_PREMISES:
+                task.premises.clear()
+            task.premises[call.tool] = (tool, chain, made)
+        return made
 
     def write(self, pending: Pending) -> Pending:
         """Stage 14: no evidence, no call. What was reserved stays reserved until the log is reconciled: the record may be there."""
@@ -251,7 +271,7 @@ class Enforcement:
         except EvidenceUnavailable as error:
             reason = Reason(Code.EVIDENCE_UNAVAILABLE, "log", "a durable record of the decision", str(error), fix="reopen the guard")
             was = pending.decision
-            refused = replace(
+            refused = structs.replace(
                 was, verdict=Verdict.DENY, code=reason.code, stage=Stage.EVIDENCE, reasons=(reason, *was.reasons), reserved=(), execution=""
             )
             return Pending(None, refused, None)
@@ -325,7 +345,7 @@ class Enforcement:
         return self.home.state.version() != self._facts.revocations.version
 
     def _refresh(self) -> None:
-        self._facts = replace(self._facts, revocations=self.home.state.revocations())
+        self._facts = structs.replace(self._facts, revocations=self.home.state.revocations())
 
 
 def readable(call: object) -> ToolCall:
@@ -335,7 +355,7 @@ def readable(call: object) -> ToolCall:
 
 def executed(decision: Decision, execution: str) -> Decision:
     """The decision under its execution's id."""
-    return replace(decision, call_id=decision.call_id or execution, execution=execution)
+    return structs.replace(decision, call_id=decision.call_id or execution, execution=execution)
 
 
 def _chain_of(grant: Grant) -> VerifiedChain:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from agentguard.canonical import jcs
-from agentguard.decision import Decision, Stage, Verdict
+from agentguard.decision import Code, Decision, Stage, Verdict
 from agentguard.errors import InvalidInput
 
 FORMAT: Final = 1
@@ -54,7 +54,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     call_id: str
     caused_by: str | None
     chain: str | None
-    code: str | None
+    code: Code | None
     environment: str
     expires: int | None  # seconds; when the root artifact ends, and with it the need to remember the call id
     guard: str
@@ -74,7 +74,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     tool_version: str | None
     type: str = "decision"
     v: int = FORMAT
-    verdict: str
+    verdict: Verdict
 
 
 class OutcomeRecord(_Record, frozen=True, kw_only=True):

@@ -245,6 +245,8 @@ class Guard:
             task.adopt(grant.chain.task_id)
             task.possessed = key is not None and key.public == grant.chain.leaf.holder
             task.key = key if task.possessed else None
+            task.granted = None  # possession is part of the grant
+            task.granted = None  # what was remembered above did not know who holds the key
         return task
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain:

@@ -32,6 +32,16 @@ _SCHEMA: Final = f"""
     record_by_cause ON record (caused_by) WHERE caused_by IS NOT NULL; CREATE TABLE progress (shard TEXT PRIMARY KEY, size INTEGER NOT
     NULL, segment TEXT NOT NULL, offset INTEGER NOT NULL, digest TEXT NOT NULL); PRAGMA user_version = {_VERSION};
 """
+_REBUILDING_WOULD_NOT_HELP: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
 _COLUMNS: Final = "shard, number, segment, offset, type, id, execution, task, agent, tool, verdict, code, time, caused_by, artifact"
 _INSERT: Final = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # constants only
 
@@ -123,9 +133,9 @@ class Index:
         try:
             self._database = self._open()
             self.refresh()
-        except sqlite3.OperationalError as error:  # locked, read-only, full: rebuilding would not help
-            raise self._unusable(error) from error
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _REBUILDING_WOULD_NOT_HELP:
+                raise self._unusable(error) from error
             self.rebuild()
 
     def __enter__(self) -> Self:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from agentguard import evidence
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, jcs
 from agentguard.chain import VerifiedChain
-from agentguard.decision import Decision
+from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.home import Home
 from agentguard.integrity import commitment_bytes
+
+_MEMO: Final = 4096
 
 
 class Ledger:
@@ -27,6 +30,7 @@ class Ledger:
         self._pid = 0
         self._prefix, self._count = "", 0
         self._initiators: dict[tuple[str, str, str], msgspec.Raw] = {}
+        self._reservations: dict[tuple[str, ...], msgspec.Raw] = {}
 
     def next_id(self) -> str:
         """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
@@ -35,21 +39,59 @@ class Ledger:
         self._count += 1
         return f"{self._prefix}{self._count:08x}"
 
-    def decision(
+    def premises(
         self,
-        decision: Decision,
-        call: ToolCall,
-        bound: Mapping[str, Frozen],
         *,
-        task: str | None,
-        caused_by: str | None,
+        agent: str,
+        tool: str,
         chain: VerifiedChain | None,
         presented: str | None,
         anchors: str,
         environment: str,
         lock: str | None,
-        revocations: int,
+        policy: str,
         tool_version: str | None,
+    ) -> evidence.DecisionRecord:
+        """What the records of all calls of one task and tool share; the rest is filled in by `decision`."""
+        return evidence.DecisionRecord(
+            agent=agent,
+            anchors=anchors,
+            arguments="",
+            artifact=chain.leaf.hash if chain is not None else None,
+            bound=None,
+            call_id="",
+            caused_by=None,
+            chain=presented,
+            code=None,
+            environment=environment,
+            expires=chain.root.exp if chain is not None else None,
+            guard=self._version,
+            id="",
+            initiator=self._initiator(chain),
+            lock=lock,
+            policy=policy,
+            proof=None,
+            reasons=None,
+            rerun=False,
+            reserved=evidence.EMPTY_LIST,
+            revocations=0,
+            stages=evidence.EMPTY_LIST,
+            task=chain.task_id if chain is not None else None,
+            time="",
+            tool=tool,
+            tool_version=tool_version,
+            verdict=Verdict.DENY,
+        )
+
+    def decision(
+        self,
+        premises: evidence.DecisionRecord,
+        decision: Decision,
+        call: ToolCall,
+        bound: Mapping[str, Frozen],
+        *,
+        caused_by: str | None,
+        revocations: int,
         rerun: bool,
         now: int,
     ) -> bytes:
@@ -58,46 +100,45 @@ class Ledger:
         salt = os.urandom(16)
         arguments = jcs(call.arguments)
         self._side.put(execution, "arguments", salt, arguments)
-        commit = evidence.commit
         bound_commitment = reasons = None
         if bound is not call.arguments:
             data = jcs(bound)
-            bound_commitment = commit(salt, data)
+            bound_commitment = evidence.commit(salt, data)
             self._side.put(execution, "bound", salt, data)
         if decision.reasons:
             data = jcs([reason.sentence() for reason in decision.reasons])
-            reasons = commit(salt, data)
+            reasons = evidence.commit(salt, data)
             self._side.put(execution, "reasons", salt, data)
-        record = evidence.DecisionRecord(
-            agent=call.agent[:256],
-            anchors=anchors,
-            arguments=commit(salt, arguments),
-            artifact=chain.leaf.hash if chain is not None else None,
-            bound=bound_commitment,
-            call_id=call.call_id or execution,
-            caused_by=caused_by,
-            chain=presented,
-            code=str(decision.code) if decision.code is not None else None,
-            environment=environment,
-            expires=chain.root.exp if chain is not None else None,
-            guard=self._version,
-            id=execution,
-            initiator=self._initiator(chain),
-            lock=lock,
-            policy=decision.policy,
-            proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
-            reasons=reasons,
-            rerun=rerun,
-            reserved=evidence.reserved(decision.reserved) if decision.reserved else evidence.EMPTY_LIST,
-            revocations=revocations,
-            stages=evidence.stage_results(decision),
-            task=task,
-            time=str(now),
-            tool=call.tool[:256],
-            tool_version=tool_version,
-            verdict=decision.verdict.value,
+        return evidence.encode(
+            structs.replace(
+                premises,
+                arguments=evidence.commit(salt, arguments),
+                bound=bound_commitment,
+                call_id=call.call_id or execution,
+                caused_by=caused_by,
+                code=decision.code,
+                id=execution,
+                proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
+                reasons=reasons,
+                rerun=rerun,
+                reserved=self._reserved(decision.reserved),
+                revocations=revocations,
+                stages=evidence.stage_results(decision),
+                time=str(now),
+                verdict=decision.verdict,
+            )
         )
-        return evidence.encode(record)
+
+    def _reserved(self, keys: tuple[str, ...]) -> msgspec.Raw:
+        """[[counter, 1], …]; the same few tuples come again and again."""
+        if not keys:
+            return evidence.EMPTY_LIST
+        known = self._reservations.get(keys)
+        if known is None:
+            if len(self._reservations) >= _MEMO:
+                self._reservations.clear()
+            known = self._reservations[keys] = evidence.reserved(keys)
+        return known
 
     def _initiator(self, chain: VerifiedChain | None) -> msgspec.Raw:
         initiator = chain.initiator if chain is not None else None
@@ -106,7 +147,7 @@ class Ledger:
         key = (initiator.id, initiator.method, initiator.evidence)
         known = self._initiators.get(key)
         if known is None:
-            if len(self._initiators) > 10_000:
+            if len(self._initiators) >= _MEMO:
                 self._initiators.clear()
             known = self._initiators[key] = evidence.raw({"evidence": key[2], "id": key[0], "method": key[1]})
         return known

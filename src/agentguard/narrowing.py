@@ -1,7 +1,7 @@
 """Subsumption: may one constraint stand under another (AAT -02 §4.5)?
 
 `plain_narrows` is the draft's table, pair by pair, for plain chains. `narrows` is ours, between profile links: it permits all that the
-table permits, and more. Both are sound (what the child accepts, the parent accepts), reflexive, transitive, and polynomial.
+table permits, and more, up to `MAX_WORK`. Both are sound (what the child accepts, the parent accepts), reflexive, transitive, polynomial.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _upper(bounds: Range) -> tuple[float, bool]:
 def narrows(child: Constraint, parent: Constraint) -> bool:
     """Whether `child` is narrower than `parent` by a rule we can prove.
 
-    1. A child with finitely many values (`_Comparison.finite`) is compared value by value, which is exact. A parent with finitely many values has
-       only such children.
+    1. A child with finitely many values (`_Comparison.finite`) is compared value by value, which is exact. A parent with finitely many
+       values has only such children.
     2. Under `not_one_of` a child stands when it refuses each excluded value, which is exact too.
     3. Otherwise the rules are those of the free lattice (Whitman): a parent `all` needs each of its clauses, a child `any` each of its
        own; a parent `any` needs one of its clauses, or a child `all` one of its own. On leaves there is a table of pairs.

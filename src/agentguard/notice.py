@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import structlog
-
 
 def say(event: str, **details: Any) -> None:
     """A warning through structlog: the application's configuration where there is one, else one line on standard error."""
+    import structlog  # 0.1 s to import, which a guard that has nothing to say need not pay
+
     if structlog.is_configured():
         structlog.get_logger("agentguard").warning(event, **details)
         return

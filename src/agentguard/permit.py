@@ -201,7 +201,7 @@ class Permit:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
         try:
             self._enforcement.record_outcome(self, status, output=output, error=error)
-        except Exception as failure:
+        except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
             self._withhold(failure)
 
     async def _afinish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
@@ -219,7 +219,7 @@ class Permit:
             work.result()
             raise
 
-    def _withhold(self, failure: Exception) -> NoReturn:
+    def _withhold(self, failure: BaseException) -> NoReturn:
         self._enforcement.poison(f"the outcome of execution {self.execution} could not be recorded")
         cause = str(failure) if isinstance(failure, EvidenceUnavailable | InvalidInput) else type(failure).__name__
         raise OutcomeUnrecorded(self.execution, cause) from failure
@@ -297,7 +297,7 @@ class Permit:
     def _finish_stream(self, items: _Items) -> None:
         try:
             self._enforcement.record_stream(self, items.digest(), items.kept())
-        except Exception as failure:
+        except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
             self._withhold(failure)
 
     # --- not to be passed on -------------------------------------------------------------------------------------------------------

@@ -103,9 +103,8 @@ def read_source(source: Any, label: str) -> tuple[str, str]:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else "not a path"
-        raise InvalidInput(
-            f"cannot read the file: {cause}", place=name[:256], hint="a text must hold a line end or start with '{'"
-        ) from None
+        hint = "a text must hold a line end or start with '{'" if type(source) is str else None
+        raise InvalidInput(f"cannot read the file: {cause}", place=name[:256], hint=hint) from None
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"the file is larger than {MAX_BYTES} bytes", place=name)
     try:

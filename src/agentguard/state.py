@@ -8,6 +8,7 @@ keeps them only for tools that may be rerun, because only there does an outcome 
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,6 +42,8 @@ _STATEMENTS: Final = tuple([_INSERT + _COUNTER * count + _UPSERT for count in ra
 _VERSION: Final = "SELECT version FROM meta"
 
 _GRACE: Final = 3600  # seconds
+_PURGE_EVERY: Final = 256  # admissions; each sweep looks at four times as many rows as were added, so the file stops growing
+_PURGE_ROWS: Final = 1024
 
 __all__ = [
     "ADMITTED",
@@ -63,11 +66,12 @@ class State:
     Every method raises StateUnavailable if the store cannot answer, and has then changed nothing.
     """
 
-    __slots__ = ("_file", "_leases")
+    __slots__ = ("_file", "_leases", "_until_purge")
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._leases: dict[str, int] = {}
+        self._until_purge = _PURGE_EVERY
 
     @classmethod
     def open(cls, path: Path | str, *, durability: Durability = "fsync", wait: float = 5.0) -> State:
@@ -97,6 +101,10 @@ class State:
             raise file.busy()
         try:
             file.look()
+            self._until_purge -= 1
+            if self._until_purge <= 0:
+                self._until_purge = _PURGE_EVERY
+                self.purge(int(time.time()))
             parameters = (
                 f"{account.prefix}{call_id}{account.suffix}",
                 version,
@@ -277,8 +285,8 @@ class State:
 
     # -- upkeep -------------------------------------------------------------------------------------------------------------------
 
-    def purge(self, now: int, *, rows: int = 2000) -> int:
-        """Sweep the next `rows` rows and drop those that expired an hour ago; returns how many. For opening, and every few hundred calls.
+    def purge(self, now: int, *, rows: int = _PURGE_ROWS) -> int:
+        """Sweep the next `rows` rows and drop those that expired an hour ago; returns how many. `admit` does it now and then by itself.
 
         now  Unix seconds. The hour is for clocks that jump ahead and come back
         """

@@ -12,7 +12,11 @@ from agentguard.context import current_task
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from agentguard.chain import VerifiedChain
+    from agentguard.decide import Grant
+    from agentguard.evidence import DecisionRecord
     from agentguard.guard import Guard
+    from agentguard.integrity import Tool
     from agentguard.keys import Signer
     from agentguard.state import Account
 
@@ -62,6 +66,8 @@ class Task:
         self.account: Account | None = None
         self.possessed = presentation is None
         self.observed = presentation is None
+        self.granted: tuple[object, Grant] | None = None
+        self.premises: dict[str, tuple[Tool | None, VerifiedChain | None, DecisionRecord]] = {}
         self.proof: str | None = None
         self.key: Signer | None = None
         self._closed = False

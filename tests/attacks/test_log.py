@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.logs import KEY, decision, files_of, fresh, open_log, outcome
 
 from agentguard.checkpoint import NoteSigner, parse_checkpoint, parse_note
 from agentguard.errors import EvidenceUnavailable, InvalidInput
@@ -22,8 +21,9 @@ from agentguard.keys import LocalKey
 from agentguard.log import Durability, Log, verify
 from agentguard.log.frames import COMMIT, RECORD, Frame, encode, read_frames
 from agentguard.log.heads import read_head
-from agentguard.log.manifest import write_manifest
+from agentguard.log.manifest import read_manifest, write_manifest
 from agentguard.merkle import Frontier, leaf_hash
+from support.logs import KEY, decision, files_of, fresh, open_log, outcome
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")
 
@@ -43,9 +43,12 @@ def sound(home: Path) -> bool:
 
 
 def opens(home: Path) -> bool:
+    """Whether every shard of the home can be taken over."""
     try:
-        with open_log(home):
-            return True
+        with ExitStack() as stack:
+            for _ in (home / "heads").iterdir():
+                stack.enter_context(open_log(home))
+        return True
     except InvalidInput:
         return False
 
@@ -70,19 +73,19 @@ def durability(request: pytest.FixtureRequest) -> Durability:
 class TestExhaustively:
     @pytest.fixture
     def home(self, tmp_path: Path, durability: Durability) -> Path:
-        """60 records in two segments; in fsync durability half as many, for a checkpoint each makes them as large."""
-        build(tmp_path, durability, appends=12 if durability == "process" else 6, segment_bytes=1800 if durability == "process" else 1700)
+        """60 records in two segments; in fsync durability half as many, because a checkpoint with each append makes it as large."""
+        build(tmp_path, durability, appends=6 if durability == "process" else 3, each=10, segment_bytes=1100)
         assert len(segments_of(tmp_path)) == 2
         assert verify(tmp_path, KEY.public).findings == ()
         return tmp_path
 
-    def test_every_changed_byte_is_found(self, home: Path) -> None:
+    def test_every_changed_byte_is_found(self, home: Path, durability: Durability) -> None:
         accepted = []
         for path in files_of(home):
             data = path.read_bytes()
             with path.open("r+b", buffering=0) as file:
                 for position in range(len(data)):
-                    for flip in (0x01, 0x80):
+                    for flip in (0x01, 0x80) if durability == "process" else (1 << position % 8,):
                         os.pwrite(file.fileno(), bytes([data[position] ^ flip]), position)
                         if sound(home):
                             accepted.append((path.name, position, flip))
@@ -108,7 +111,7 @@ class TestExhaustively:
         data = path.read_bytes()
         head = next((home / "heads").iterdir())
         head_bytes = head.read_bytes()
-        for position in range(0, len(data), 3):
+        for position in range(0, len(data), 5):
             path.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
             assert not opens(home), position
             path.write_bytes(data[:position])
@@ -319,7 +322,9 @@ class TestForgery:
 
     def test_a_deny_turned_into_an_allow(self, home: Path) -> None:
         """A peer's chain stayed valid after such an edit: the field was not hashed."""
-        self.rewrite(segments_of(home)[0], lambda frame: frame.payload.replace(b'"deny"', b'"allow"') if frame.number == 7 else frame.payload)
+        self.rewrite(
+            segments_of(home)[0], lambda frame: frame.payload.replace(b'"deny"', b'"allow"') if frame.number == 7 else frame.payload
+        )
         assert not sound(home)
         assert not opens(home)
 
@@ -354,11 +359,13 @@ class TestForgery:
 
         self.rewrite(
             segments_of(home)[0],
-            lambda frame: frame.payload
-            if frame.kind in (RECORD, ord("S"))
-            else frame.payload[:32] + (resign(frame.payload[32:]) if len(frame.payload) > 32 else b"")
-            if frame.kind == COMMIT
-            else resign(frame.payload),
+            lambda frame: (
+                frame.payload
+                if frame.kind in (RECORD, ord("S"))
+                else frame.payload[:32] + (resign(frame.payload[32:]) if len(frame.payload) > 32 else b"")
+                if frame.kind == COMMIT
+                else resign(frame.payload)
+            ),
         )
         assert not sound(home)
         shard.write_bytes(resign(shard.read_bytes()))
@@ -385,9 +392,10 @@ class TestForgery:
     def test_a_manifest_that_forgets_a_shard(self, tmp_path: Path, durability: Durability) -> None:
         """Even one that the right key signed: some head has seen more."""
         build(tmp_path, durability, shards=3, appends=1)
-        shards = sorted(path.name for path in (tmp_path / "heads").iterdir())
-        gone = shards[0]
-        write_manifest(tmp_path, tuple(shards[1:]), KEY)
+        manifest = read_manifest(tmp_path, KEY.public)
+        assert manifest is not None
+        gone = manifest.shards[0]
+        write_manifest(tmp_path, manifest.shards[1:], KEY)
         shutil.rmtree(tmp_path / "log" / gone)
         (tmp_path / "heads" / gone).unlink()
         assert not sound(tmp_path)
@@ -418,7 +426,7 @@ class TestRecovery:
         data = path.read_bytes()
         log.poison("the test plays a power cut")
         log.close()
-        for length in range(before, len(data) + 1):
+        for length in [*range(before, len(data), 1 if durability == "process" else 11), len(data)]:
             path.write_bytes(data[:length])
             next((home / "heads").iterdir()).write_bytes(head)  # as it was when the append began
             assert sound(home), length

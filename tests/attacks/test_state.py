@@ -348,9 +348,10 @@ class TestDeletion:
             old.admit(ask("e2", "d", version=1))
         old.close()
         assert new.admit(ask("e3", "d")) is ADMITTED
+        assert in_child(lambda: State.open(path).admit(ask("e4", "d", shard="s2"))) == repr(Replayed("e3", None)), "its log is still there"
         new.close()
         again = State.open(path)
-        assert again.admit(ask("e4", "d")) == Replayed("e3", None)
+        assert again.admit(ask("e5", "d")) == Replayed("e3", None)
         again.close()
 
     def test_the_log_brings_back_what_a_deleted_store_knew(self, path: Path) -> None:

@@ -8,8 +8,10 @@ Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens
 ``keys``            base64url, Ed25519 keys and signatures, thumbprints
 ``lexical``         paths, URLs, e-mail addresses, globs, networks
 ``constraints``     well-formedness of a constraint, and does it accept a value
+``outcome``         how a stage says no
 ``narrowing``       the draft's table of (parent, child) pairs and its key rules
-``samples``         values worth trying against constraints; sample strings of a regex
+``samples``         values worth trying against constraints
+``regex_samples``   strings that a regular expression matches
 ``refute``          search for a call that a child admits and its parent does not
 ``tokens``          one token: header, claims, the profile's claim object
 ``chain``           a chain of tokens (draft steps 1 to 5)
@@ -18,7 +20,11 @@ Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens
 ``evaluator``       ``evaluate``: stages 0 to 10 in order
 ``mint``            signing tokens for tests
 ``universe``        the small world that the strategies draw from
+``chooser``         where choices come from
+``plan``            what a case is made from
 ``recipe``          a chain written down before it is signed; the damage done to it
-``strategies``      hypothesis: ``cases()``
+``faults``          what goes wrong in a case
+``strategies``      ``cases()`` for hypothesis, ``seeded_case(seed)`` for long runs
+``corpus``          cases without chance: all damages, all pairs of constraints, all values
 ==================  =====================================================================
 """

@@ -6,46 +6,46 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import strategies as st
-
 from . import mint, universe
+from .chooser import Chooser
 from .plan import Plan
 from .recipe import DAMAGE, with_link
 from .universe import ANYTHING, NOW, TOOLS
 
-Draw = Callable[[st.SearchStrategy[Any]], Any]
-Fault = Callable[[Draw, Plan], None]
+Fault = Callable[[Chooser, Plan], None]
 
 
-def _pick(draw: Draw, options: Any) -> Any:
-    return draw(st.sampled_from(list(options)))
-
-
-def _some_link(draw: Draw, plan: Plan) -> int:
-    return int(draw(st.integers(0, len(plan.recipe.links) - 1)))
+def _some_link(choose: Chooser, plan: Plan) -> int:
+    return choose.integer(0, len(plan.recipe.links) - 1)
 
 
 def _change_link(plan: Plan, index: int, **changes: Any) -> None:
     plan.recipe = with_link(plan.recipe, index, **changes)
 
 
-def _damage(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
-    _change_link(plan, index, damage=(*plan.recipe.links[index].damage, _pick(draw, DAMAGE)))
+def _presented_names(plan: Plan) -> list[str]:
+    """The arguments that a second fault can still work on: presented, of this tool, with a rule map in the policy."""
+    rules = plan.policy["agents"].get(plan.route[-1], {"tools": {}})["tools"]
+    return [name for name in plan.presented if name in TOOLS.get(plan.tool, {})] if plan.tool in rules else []
 
 
-def _widen_constraint(draw: Draw, plan: Plan) -> None:
+def _damage(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
+    _change_link(plan, index, damage=(*plan.recipe.links[index].damage, choose.pick(DAMAGE)))
+
+
+def _widen_constraint(choose: Chooser, plan: Plan) -> None:
     """Put any constraint of the pool in some link; often one that accepts the value, so that only narrowing can tell."""
-    index = _some_link(draw, plan)
+    index = _some_link(choose, plan)
     entries = dict((plan.recipe.links[index].tools or {}).get(plan.tool, {}))
-    names = [name for name in TOOLS[plan.tool] if name in entries]
+    names = [name for name in TOOLS.get(plan.tool, {}) if name in entries]
     if not names:
         return
-    name = _pick(draw, names)
+    name = choose.pick(names)
     options = universe.pool(TOOLS[plan.tool][name][0], plan.profile)
-    if draw(st.booleans()):
+    if choose.chance(50):
         options = universe.fitting(options, plan.bound[name])
-    entries[name] = {**_pick(draw, options), **({"optional": True} if entries[name].get("optional") else {})}
+    entries[name] = {**choose.pick(options), **({"optional": True} if entries[name].get("optional") else {})}
     _set_map(plan, index, entries)
 
 
@@ -53,19 +53,19 @@ def _set_map(plan: Plan, index: int, entries: dict[str, Any], tool: str | None =
     _change_link(plan, index, tools={**(plan.recipe.links[index].tools or {}), tool or plan.tool: entries})
 
 
-def _widen_keys(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
+def _widen_keys(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
     entries = dict((plan.recipe.links[index].tools or {}).get(plan.tool, {}))
-    what = _pick(draw, ["star", "optional", "drop", "add", "open", "nothing"])
+    what = choose.pick(["star", "optional", "drop", "add", "open", "nothing"])
     if what == "star":
         entries["*"] = ANYTHING
     elif what == "optional" and entries:
-        name = _pick(draw, entries)
+        name = choose.pick(entries)
         entries[name] = {**entries[name], "optional": True} if name != "*" else ANYTHING
     elif what == "drop" and entries:
-        del entries[_pick(draw, entries)]
+        del entries[choose.pick(entries)]
     elif what == "add":
-        entries["extra"] = {**ANYTHING, "optional": draw(st.booleans())}
+        entries["extra"] = {**ANYTHING, "optional": choose.chance(50)}
     elif what == "open":
         entries = {}
     elif what == "nothing":
@@ -73,19 +73,19 @@ def _widen_keys(draw: Draw, plan: Plan) -> None:
     _set_map(plan, index, entries)
 
 
-def _exploit_widening(draw: Draw, plan: Plan) -> None:
+def _exploit_widening(choose: Chooser, plan: Plan) -> None:
     """The leaf names what the call carries, and the root forbids it: only narrowing or an ancestor's check can tell."""
-    names = [name for name in TOOLS[plan.tool] if name in plan.presented]
+    names = _presented_names(plan)
     if not names:
         return
-    name = _pick(draw, names)
+    name = choose.pick(names)
     kind = TOOLS[plan.tool][name][0]
-    value = _pick(draw, kind.usual + kind.odd)
+    value = choose.pick(kind.usual + kind.odd)
     plan.presented = {**plan.presented, name: value}
     plan.bound = {**plan.bound, name: value}
     last = len(plan.recipe.links) - 1
     entries = dict((plan.recipe.links[last].tools or {}).get(plan.tool, {}))
-    entries[name] = _pick(draw, universe.fitting(universe.pool(kind, plan.profile), value))
+    entries[name] = choose.pick(universe.fitting(universe.pool(kind, plan.profile), value))
     _set_map(plan, last, entries)
     plan.policy["agents"][plan.route[-1]]["tools"][plan.tool][name] = "any"
     _reprove(plan)
@@ -96,30 +96,30 @@ def _reprove(plan: Plan) -> None:
         plan.proof = replace(plan.proof, arguments=plan.presented, tool=plan.tool)
 
 
-def _other_value(draw: Draw, plan: Plan) -> None:
-    names = list(plan.presented)
+def _other_value(choose: Chooser, plan: Plan) -> None:
+    names = _presented_names(plan)
     if not names:
         return
-    name = _pick(draw, names)
+    name = choose.pick(names)
     kind = TOOLS[plan.tool][name][0]
-    value = _pick(draw, kind.usual + kind.odd)
+    value = choose.pick(kind.usual + kind.odd)
     plan.presented = {**plan.presented, name: value}
     plan.bound = {**plan.bound, name: value}
     _reprove(plan)
 
 
-def _near_miss(draw: Draw, plan: Plan) -> None:
+def _near_miss(choose: Chooser, plan: Plan) -> None:
     """Any value against any constraint of its kind, in every link or in the policy; all else about it is open."""
-    names = list(plan.presented)
+    names = _presented_names(plan)
     if not names:
         return
-    name = _pick(draw, names)
+    name = choose.pick(names)
     kind = TOOLS[plan.tool][name][0]
-    value = _pick(draw, kind.odd + kind.usual)
+    value = choose.pick(kind.odd + kind.usual)
     plan.presented = {**plan.presented, name: value}
     plan.bound = {**plan.bound, name: value}
-    in_policy = draw(st.booleans())
-    constraint = _pick(draw, kind.constraints if in_policy else universe.pool(kind, plan.profile))
+    in_policy = choose.chance(50)
+    constraint = choose.pick(kind.constraints if in_policy else universe.pool(kind, plan.profile))
     plan.policy["agents"][plan.route[-1]]["tools"][plan.tool][name] = universe.to_rule(constraint) if in_policy else "any"
     for index, link in enumerate(plan.recipe.links):
         entries = (link.tools or {}).get(plan.tool)
@@ -128,12 +128,12 @@ def _near_miss(draw: Draw, plan: Plan) -> None:
     _reprove(plan)
 
 
-def _other_arguments(draw: Draw, plan: Plan) -> None:
+def _other_arguments(choose: Chooser, plan: Plan) -> None:
     """An argument too many or too few."""
-    name = _pick(draw, [*TOOLS[plan.tool], "extra", "*", ""])
+    name = choose.pick([*TOOLS.get(plan.tool, {}), "extra", "*", ""])
     if name in plan.presented:
         plan.presented = {key: value for key, value in plan.presented.items() if key != name}
-        if draw(st.booleans()):
+        if choose.chance(50):
             plan.bound = {key: value for key, value in plan.bound.items() if key != name}
     else:
         plan.presented = {**plan.presented, name: "x"}
@@ -141,29 +141,29 @@ def _other_arguments(draw: Draw, plan: Plan) -> None:
     _reprove(plan)
 
 
-def _other_tool(draw: Draw, plan: Plan) -> None:
-    plan.tool = _pick(draw, [*TOOLS, plan.tool.upper(), plan.tool + " ", plan.tool + "\u0430", ""])
+def _other_tool(choose: Chooser, plan: Plan) -> None:
+    plan.tool = choose.pick([*TOOLS, plan.tool.upper(), plan.tool + " ", plan.tool + "\u0430", ""])
     _reprove(plan)
 
 
-def _times(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
+def _times(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
     link = plan.recipe.links[index]
-    what = _pick(draw, ["now", "iat", "exp", "nbf"])
+    what = choose.pick(["now", "iat", "exp", "nbf"])
     if what == "now":
-        plan.now = _pick(draw, [link.exp - 1, link.exp, link.exp + 1, link.iat - 30, link.iat - 31, NOW + 31, NOW - 31])
+        plan.now = choose.pick([link.exp - 1, link.exp, link.exp + 1, link.iat - 30, link.iat - 31, NOW + 31, NOW - 31])
     elif what == "iat":
-        _change_link(plan, index, iat=_pick(draw, [NOW + 30, NOW + 31, NOW + 3000]))
+        _change_link(plan, index, iat=choose.pick([NOW + 30, NOW + 31, NOW + 3000]))
     elif what == "exp":
-        _change_link(plan, index, exp=_pick(draw, [NOW, NOW + 1, NOW - 1, link.exp + 500]))
+        _change_link(plan, index, exp=choose.pick([NOW, NOW + 1, NOW - 1, link.exp + 500]))
     elif plan.profile:
-        _change_link(plan, index, nbf=_pick(draw, [NOW + 30, NOW + 31, NOW + 3000, 0]))
+        _change_link(plan, index, nbf=choose.pick([NOW + 30, NOW + 31, NOW + 3000, 0]))
 
 
-def _revoke(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
+def _revoke(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
     agent = plan.route[index]
-    kind = _pick(draw, ["link", "task", "agent", "initiator", "key", "all", "unrelated"])
+    kind = choose.pick(["link", "task", "agent", "initiator", "key", "all", "unrelated"])
     if kind == "link":
         plan.revoked_link = index
     else:
@@ -171,16 +171,16 @@ def _revoke(draw: Draw, plan: Plan) -> None:
         plan.revoked[kind if kind in values else "agent"] = values.get(kind, "somebody")
 
 
-def _facts(draw: Draw, plan: Plan) -> None:
-    plan.facts["deployment"] = _pick(draw, ["dev", "prod", "Staging", ["staging"], None])
-    if draw(st.booleans()):
+def _facts(choose: Chooser, plan: Plan) -> None:
+    plan.facts["deployment"] = choose.pick(["dev", "prod", "Staging", ["staging"], None])
+    if choose.chance(50):
         del plan.facts["deployment"]
 
 
-def _environment(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
-    fact, constraint = _pick(
-        draw, [("region", universe.exact("us")), ("cores", universe.between(8)), ("zone", ANYTHING), ("cores", universe.exact("4"))]
+def _environment(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
+    fact, constraint = choose.pick(
+        [("region", universe.exact("us")), ("cores", universe.between(8)), ("zone", ANYTHING), ("cores", universe.exact("4"))]
     )
     if plan.profile:
         _change_link(plan, index, env={**plan.recipe.links[index].env, fact: constraint})
@@ -188,29 +188,28 @@ def _environment(draw: Draw, plan: Plan) -> None:
         plan.policy["environment"] = {fact: universe.to_rule(constraint)}
 
 
-def _digest(draw: Draw, plan: Plan) -> None:
+def _digest(choose: Chooser, plan: Plan) -> None:
     if plan.profile:
-        _change_link(plan, _some_link(draw, plan), policy="other")
+        _change_link(plan, _some_link(choose, plan), policy="other")
 
 
-def _integrity(draw: Draw, plan: Plan) -> None:
+def _integrity(choose: Chooser, plan: Plan) -> None:
     plan.integrity_ok = False
 
 
-def _audience(draw: Draw, plan: Plan) -> None:
-    if draw(st.booleans()):
-        plan.audience = _pick(draw, [None, "https://other.example", universe.AUDIENCE + "/"])
+def _audience(choose: Chooser, plan: Plan) -> None:
+    if choose.chance(50):
+        plan.audience = choose.pick([None, "https://other.example", universe.AUDIENCE + "/"])
     else:
-        _change_link(plan, _some_link(draw, plan), aud=_pick(draw, ["https://other.example", [], [universe.AUDIENCE.upper()]]))
+        _change_link(plan, _some_link(choose, plan), aud=choose.pick(["https://other.example", [], [universe.AUDIENCE.upper()]]))
 
 
-def _proof(draw: Draw, plan: Plan) -> None:
+def _proof(choose: Chooser, plan: Plan) -> None:
     """Makes sure that a proof is needed, then spoils it."""
     plan.proof_required = True
     if plan.proof is None:
         return
-    what = _pick(
-        draw,
+    what = choose.pick(
         ["gone", "signer", "late", "early", "tool", "arguments", "id", "hash", "aud", "no_hta", "typ", "crit", "alg", "garbage", "jti"],
     )
     headers: dict[str, dict[str, Any]] = {
@@ -225,7 +224,7 @@ def _proof(draw: Draw, plan: Plan) -> None:
     if what == "gone":
         plan.proof = None
     elif what == "signer":
-        plan.proof = replace(plan.proof, signer=_pick(draw, ["stranger", plan.route[0] if len(plan.route) > 1 else "issuer"]))
+        plan.proof = replace(plan.proof, signer=choose.pick(["stranger", plan.route[0] if len(plan.route) > 1 else "issuer"]))
     elif what in ("late", "early"):
         plan.proof = replace(plan.proof, iat=NOW + (31 if what == "early" else -31))
     elif what == "garbage":
@@ -234,12 +233,12 @@ def _proof(draw: Draw, plan: Plan) -> None:
         plan.proof = replace(plan.proof, header={**plan.proof.header, **headers.get(what, {})}, changes=changes.get(what, {}))
 
 
-def _delegates(draw: Draw, plan: Plan) -> None:
+def _delegates(choose: Chooser, plan: Plan) -> None:
     """Take the edge away, or allow a hop less, or leave an agent out."""
-    index = _some_link(draw, plan)
+    index = _some_link(choose, plan)
     agents = plan.policy["agents"]
     own = agents[plan.route[index]]
-    what = _pick(draw, ["edge", "depth", "agent"])
+    what = choose.pick(["edge", "depth", "agent"])
     if what == "agent" and index < len(plan.route):
         del agents[plan.route[index]]
     elif index + 1 < len(plan.route):
@@ -250,40 +249,40 @@ def _delegates(draw: Draw, plan: Plan) -> None:
             edge["depth"] = max(1, len(plan.route) - 2 - index)
 
 
-def _forbid(draw: Draw, plan: Plan) -> None:
+def _forbid(choose: Chooser, plan: Plan) -> None:
     plan.policy["forbid"] = [
-        {"tool": _pick(draw, ["*", plan.tool, plan.tool[:3] + "*", "*" + plan.tool[-3:], "nothing", plan.tool.upper()])}
+        {"tool": choose.pick(["*", plan.tool, plan.tool[:3] + "*", "*" + plan.tool[-3:], "nothing", plan.tool.upper()])}
     ]
 
 
-def _policy_tools(draw: Draw, plan: Plan) -> None:
+def _policy_tools(choose: Chooser, plan: Plan) -> None:
     tools = plan.policy["agents"].get(plan.route[-1], {"tools": {}})["tools"]
     rules = tools.get(plan.tool, {})
-    if rules and draw(st.booleans()):
-        name = _pick(draw, rules)
-        if name in TOOLS.get(plan.tool, {}) and draw(st.booleans()):
-            rules[name] = universe.to_rule(_pick(draw, TOOLS[plan.tool][name][0].constraints))
+    if rules and choose.chance(50):
+        name = choose.pick(rules)
+        if name in TOOLS.get(plan.tool, {}) and choose.chance(50):
+            rules[name] = universe.to_rule(choose.pick(TOOLS[plan.tool][name][0].constraints))
         else:
             del rules[name]
     else:
         tools.pop(plan.tool, None)
 
 
-def _identity(draw: Draw, plan: Plan) -> None:
-    index = _some_link(draw, plan)
-    what = _pick(draw, ["caller", "unbound", "rebound", "claim"])
+def _identity(choose: Chooser, plan: Plan) -> None:
+    index = _some_link(choose, plan)
+    what = choose.pick(["caller", "unbound", "rebound", "claim"])
     if what == "caller":
-        plan.caller = _pick(draw, [agent for agent in (*universe.AGENTS, "ghost", plan.route[-1].upper()) if agent != plan.route[-1]])
+        plan.caller = choose.pick([agent for agent in (*universe.AGENTS, "ghost", plan.route[-1].upper()) if agent != plan.route[-1]])
     elif what == "unbound":
         plan.bindings.pop(mint.thumbprint(plan.route[index]), None)
     elif what == "rebound":
-        plan.bindings[mint.thumbprint(plan.route[index])] = _pick(draw, universe.AGENTS)
+        plan.bindings[mint.thumbprint(plan.route[index])] = choose.pick(universe.AGENTS)
     else:
-        _change_link(plan, index, agent=_pick(draw, universe.AGENTS))
+        _change_link(plan, index, agent=choose.pick(universe.AGENTS))
 
 
-def _anchors(draw: Draw, plan: Plan) -> None:
-    what = _pick(draw, ["none", "other key", "other issuer", "signed by the second"])
+def _anchors(choose: Chooser, plan: Plan) -> None:
+    what = choose.pick(["none", "other key", "other issuer", "signed by the second"])
     if what == "none":
         plan.anchors = []
     elif what == "other key":
@@ -294,16 +293,16 @@ def _anchors(draw: Draw, plan: Plan) -> None:
         plan.recipe = replace(plan.recipe, issuer_key="second issuer")
 
 
-def _mixed(draw: Draw, plan: Plan) -> None:
-    _change_link(plan, _some_link(draw, plan), profile=not plan.profile)
+def _mixed(choose: Chooser, plan: Plan) -> None:
+    _change_link(plan, _some_link(choose, plan), profile=not plan.profile)
 
 
-def _plain_refused(draw: Draw, plan: Plan) -> None:
+def _plain_refused(choose: Chooser, plan: Plan) -> None:
     plan.policy["tools"].get(plan.tool, {}).pop("plain_chains", None)
 
 
-def _assembly(draw: Draw, plan: Plan) -> None:
-    what = _pick(draw, ["none", "cut", "headless", "swapped", "holder"])
+def _assembly(choose: Chooser, plan: Plan) -> None:
+    what = choose.pick(["none", "cut", "headless", "swapped", "holder"])
     if what == "none":
         plan.no_chain = True
     elif what == "cut":
@@ -311,9 +310,9 @@ def _assembly(draw: Draw, plan: Plan) -> None:
     elif what == "headless":
         plan.first = 1
     elif what == "swapped" and len(plan.recipe.links) > 1:
-        plan.recipe = replace(plan.recipe, swapped=draw(st.integers(0, len(plan.recipe.links) - 2)))
+        plan.recipe = replace(plan.recipe, swapped=choose.integer(0, len(plan.recipe.links) - 2))
     elif what == "holder":
-        _change_link(plan, _some_link(draw, plan), holder="stranger")
+        _change_link(plan, _some_link(choose, plan), holder="stranger")
 
 
 FAULTS: dict[str, Fault] = {

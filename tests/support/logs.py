@@ -35,7 +35,15 @@ def decision(identity: str, *, verdict: str = "allow", task: str = "task-1", **m
 
 
 def outcome(execution: str, *, task: str = "task-1", **more: object) -> bytes:
-    members = {"execution": execution, "id": f"{execution}-end", "status": "ok", "task": task, "time": str(START_NS + 1), "type": "outcome", "v": 1}
+    members = {
+        "execution": execution,
+        "id": f"{execution}-end",
+        "status": "ok",
+        "task": task,
+        "time": str(START_NS + 1),
+        "type": "outcome",
+        "v": 1,
+    }
     return canonical(**{**members, **more})
 
 

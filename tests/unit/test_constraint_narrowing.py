@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -209,6 +210,20 @@ def test_the_schemes_own_port_may_be_spelled_out() -> None:
     spelled = parse_rule({"url": {"hosts": ["example.com"], "ports": [443]}}).constraint
     assert narrows(own, spelled)
     assert narrows(spelled, own)
+
+
+def test_a_chain_of_narrowings_never_widens() -> None:
+    chain: list[Any] = [
+        "any",
+        {"type": "string"},
+        {"path": "/srv"},
+        {"path": "/srv/a"},
+        {"one_of": ["/srv/a/x", "/srv/a/y"]},
+        {"exact": "/srv/a/x"},
+    ]
+    links = [parse_rule(node).constraint for node in chain]
+    assert all(narrows(below, above) for above, below in pairwise(links))
+    assert not any(narrows(above, below) for above, below in pairwise(links))
 
 
 # --- argument maps ---

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.logs import KEY, START_NS, Ticking, fresh, open_log, small
 
 from agentguard.checkpoint import open_checkpoint
 from agentguard.errors import EvidenceUnavailable, InvalidInput
@@ -22,6 +21,7 @@ from agentguard.log import Durability, Log, iter_records, read_record, read_shar
 from agentguard.log.heads import read_head
 from agentguard.log.manifest import read_manifest
 from agentguard.merkle import leaf_hash, root_of
+from support.logs import KEY, START_NS, Ticking, fresh, open_log, small
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")
 
@@ -255,7 +255,7 @@ class TestProcesses:
         code = (
             "import sys; from pathlib import Path; from agentguard.keys import LocalKey; from agentguard.log import Log\n"
             f"log = Log.open(Path({str(tmp_path)!r}), LocalKey.from_seed(bytes(range(32))), durability={durability!r})\n"
-            "log.append(b'{\"id\":\"b\"}')"
+            'log.append(b\'{"id":"b"}\')'
         )
         subprocess.run([sys.executable, "-c", code], check=True)
         assert verify(tmp_path, KEY.public).findings == ()

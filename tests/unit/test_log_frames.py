@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, LARGEST, MAX_PAYLOAD, OVERHEAD, RECORD, SEGMENT, Damage, Frame, encode, read_frames
+from agentguard.log.frames import (
+    CHECKPOINT,
+    COMMIT,
+    FINAL,
+    LARGEST,
+    MAX_PAYLOAD,
+    OVERHEAD,
+    RECORD,
+    SEGMENT,
+    Damage,
+    Frame,
+    encode,
+    read_frames,
+)
 
 
 def read(path: Path, start: int = 0, stop: int | None = None) -> list[Frame]:

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from support.logs import KEY, START_NS, Ticking, canonical, decision, files_of, fresh, open_log, outcome, small
 
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey
 from agentguard.log import Durability, Log, verify
 from agentguard.log.records import read_record_members
+from support.logs import KEY, START_NS, Ticking, canonical, decision, files_of, fresh, open_log, outcome, small
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")
 
@@ -106,7 +106,7 @@ class TestStates:
         assert (report["ok"], report["records"]) == (False, 1)
         assert report["shards"][0]["origin"] == log.origin
         assert report["findings"][0]["kind"] == "record"
-        assert report["findings"][0]["offset"] == 53
+        assert report["findings"][0]["offset"] == 37
 
 
 class TestRecords:
@@ -124,7 +124,7 @@ class TestRecords:
         report = verify(tmp_path, KEY.public)
         assert report.ok
         assert "execution a was allowed" in report.findings[0].message
-        assert report.findings[0].offset == 53
+        assert report.findings[0].offset == 37
 
     def test_an_outcome_may_be_in_another_shard(self, tmp_path: Path) -> None:
         with open_log(tmp_path) as first, open_log(tmp_path) as second:
@@ -177,13 +177,27 @@ class TestRecords:
 
     @pytest.mark.parametrize(
         "members",
-        [{"a": None, "b": True, "c": [1, {"x": -5}]}, {"name": "Zoë \u007f \u2028 \x1f"}, {"time": str(2**80)}, {"n": 9007199254740991}, {}],
+        [
+            {"a": None, "b": True, "c": [1, {"x": -5}]},
+            {"name": "Zoë \u007f \u2028 \x1f"},
+            {"time": str(2**80)},
+            {"n": 9007199254740991},
+            {},
+        ],
     )
     def test_records_that_are(self, members: dict[str, object]) -> None:
         assert read_record_members(canonical(**members)) == members
 
     def test_the_fast_way_accepts_nothing_that_the_strict_one_refuses(self) -> None:
-        for text in (b'{"a":1.0}', b'{"a":1e400}', b'{"a":-0}', b'{"a":9007199254740992}', b'{"a":1}\n', b'{"a":"\\/"}', b'{"a":"\\u001F"}'):
+        for text in (
+            b'{"a":1.0}',
+            b'{"a":1e400}',
+            b'{"a":-0}',
+            b'{"a":9007199254740992}',
+            b'{"a":1}\n',
+            b'{"a":"\\/"}',
+            b'{"a":"\\u001F"}',
+        ):
             with pytest.raises(InvalidInput):
                 read_record_members(text)
 

@@ -30,7 +30,7 @@ from agentguard.cli.inputs import (
     place_of,
     read_json,
 )
-from agentguard.cli.terminal import print_json, result, say
+from agentguard.cli.terminal import count, print_json, result, say
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -185,8 +185,9 @@ def _deliver(presentation: Mapping[str, Any], output: Path | None, as_json: bool
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    answer = {"file": str(output), "links": len(presentation["aat_chain"])}
-    result(as_json, answer, lambda out: say(out, "written to ", (str(output), "name"), f", {answer['links']} links"))
+    links = len(presentation["aat_chain"])
+    answer = {"file": str(output), "links": links}
+    result(as_json, answer, lambda out: say(out, "written to ", (str(output), "name"), f", {count(links, 'link')}"))
 
 
 @app.command("show")
@@ -337,7 +338,7 @@ def _say_verdict(out: Console, answer: dict[str, Any]) -> None:
         say(out, ("DENY", "bad"), f"  {answer['code']}{where}: {printable(answer['message'])}")
         return
     form = "the agentguard profile" if answer["profile"] else "a plain chain"
-    say(out, ("PERMIT", "good"), f"  {form}, {len(answer['links'])} links, every signature and every narrowing holds")
+    say(out, ("PERMIT", "good"), f"  {form}, {count(len(answer['links']), 'link')}, every signature and every narrowing holds")
     for index, link in enumerate(answer["links"]):
         tools = ", ".join(printable(tool, 64) for tool in link["tools"]) or "no tools"
         name = printable(link["agent"] or "?")

@@ -93,7 +93,7 @@ def check(
         judged = _ADMITTED if admit else _DRY
     stages = [stage for stage in judged if decision.allowed or stage <= decision.stage]
     document = {**decision.to_json(), "judged": stages, "dry": not admit, "admitted": admit and decision.allowed}
-    result(as_json, document, lambda out: _show(out, decision, judged, admit))
+    result(as_json, document, lambda out: _show(out, decision, judged, admit, bool(tools)))
     if not decision.allowed:
         leave(DENIED)
 
@@ -181,13 +181,15 @@ def _proof(given: str) -> str:
         raise InvalidInput("is not a compact JWS", place=place_of(given)) from None
 
 
-def _show(out: Console, decision: Decision, judged: tuple[int, ...], admit: bool) -> None:
+def _show(out: Console, decision: Decision, judged: tuple[int, ...], admit: bool, imported: bool) -> None:
     verdict = decision.verdict.value
     role = {"allow": "good", "ask": "warn", "deny": "bad"}[verdict]
-    say(out, (verdict, role), f"  {decision.explain()}")
+    say(out, (verdict, role), f"  {decision.explain().removeprefix('allowed: ')}")
     if judged == _POLICY_ONLY:
         say(out, ("judged by the policy alone (stages 0, 5, 10 to 12): no artifact was given, so nothing is granted", "dim"))
     elif admit and decision.allowed:
         say(out, (f"admitted and recorded as execution {decision.execution}", "dim"))
     else:
-        say(out, (f"stages 0 to {max(int(decision.stage), 0)} were judged; nothing was admitted", "dim"))
+        say(out, (f"stages 0 to {int(decision.stage)} were judged; nothing was admitted", "dim"))
+    if decision.code == "integrity_failure" and not imported:
+        say(out, ("this command did not import the application: --tools MODULE compares its tools with the lock", "dim"))

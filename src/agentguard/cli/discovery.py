@@ -135,6 +135,7 @@ def _foreign(source: str, run: Any) -> Any:
             "it ended the program while it was imported", place=source, hint='put that under if __name__ == "__main__":'
         ) from None
     except Exception as error:  # noqa: BLE001  # the application's code, which is not ours to judge
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{source} ({Path(frame.filename).name}:{frame.lineno})"
+        ours = ("<frozen", __file__, importlib.__file__)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+        place = f"{source} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else source
         raise InvalidInput(f"could not be imported: {type(error).__name__}: {error}", place=place) from None

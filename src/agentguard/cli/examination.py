@@ -9,6 +9,7 @@ from typing import Any
 from agentguard.cli.doctor import attempt
 from agentguard.cli.maturity import Observed, grade
 from agentguard.cli.records import documents
+from agentguard.cli.terminal import count
 from agentguard.decision import NOT_BUILT
 from agentguard.errors import InvalidInput
 from agentguard.lineage_show import printable, span, when
@@ -134,7 +135,7 @@ def _lock(home: Path, opened: Mapping[str, Any]) -> Look:
     in_force = opened.get("lock") == lock.digest
     late = "" if in_force else ", NOT the one in force: open the guard anew"
     look = {"tools": len(lock.entries), "digest": lock.digest, "in_force": in_force, "attention": not in_force}
-    return {**look, "words": f"{len(lock.entries)} tools, {lock.digest}{late}"}
+    return {**look, "words": f"{count(len(lock.entries), 'tool')}, {lock.digest}{late}"}
 
 
 def _trust(home: Path) -> Look:
@@ -143,7 +144,7 @@ def _trust(home: Path) -> Look:
     trust = trust_of(home)
     anchors = [{"iss": sorted(names), "thumbprint": key.thumbprint()} for key, names in trust.anchors.by_key.items()]
     others = len(anchors) - 1
-    words = f"this home's own issuer, {others} others, {len(trust.agents)} keys of agents elsewhere"
+    words = f"this home's own issuer, {count(others, 'other')}, {count(len(trust.agents), 'key')} of agents elsewhere"
     return {"words": words, "anchors": anchors, "agents": sorted(trust.agents.values())}
 
 
@@ -159,7 +160,7 @@ def _keys(home: Path) -> Look:
     names = [path.name for path in files]
     holders = sum(name not in ("issuer.pem", "log.pem") for name in names)
     present = [word for word, name in (("issuer", "issuer.pem"), ("log", "log.pem")) if name in names]
-    return {"words": f"{' and '.join(present) or 'no issuer'}, {holders} holders; only their owner can read them", "files": names}
+    return {"words": f"{' and '.join(present) or 'no issuer'}, {count(holders, 'holder')}; only their owner can read them", "files": names}
 
 
 def _clock(home: Path) -> Look:
@@ -197,7 +198,7 @@ def _log(home: Path, history: Look) -> Look:
     if stray:
         raise InvalidInput(f"shard {stray[0]} is not in the manifest", hint="agentguard log verify says more")
     signed = sum(head.size for head in heads.values())
-    words = f"{log_name(public)}, {len(listed)} shards, {signed} records under signed checkpoints; heads and manifest fit"
+    words = f"{log_name(public)}, {count(len(listed), 'shard')}, {count(signed, 'record')} under signed checkpoints; heads and manifest fit"
     look = {"name": log_name(public), "shards": len(listed), "signed_records": signed, "decisions": history.get("decisions", 0)}
     return {**look, "words": words}
 

@@ -80,17 +80,22 @@ def _usage(error: Exception) -> int:
     path = context.command_path if context is not None else "agentguard"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if message:  # a group without a command has printed its help already, and says nothing more
-        complain(f"{path}: {message.rstrip('.')} (`{path} --help` shows how)")
+        message = message.rstrip(".").replace("Value error, ", "")
+        complain(f"{path}: {message} (`{path} --help` shows how)")
     return INVALID
 
 
 def _ours(error: AgentguardError) -> int:
+    from agentguard.link import ChainError
+    from agentguard.log.frames import Damage
+
     if isinstance(error, Denied):
         complain(str(error), word="denied")
+        return DENIED
+    if isinstance(error, ChainError):
+        complain(f"{error.code}: {error}", word="denied")
         return DENIED
     complain(str(error))
     if isinstance(error, EvidenceUnavailable | StateUnavailable | OutcomeUnrecorded):
         return FAILED
-    from agentguard.log.frames import Damage
-
     return FAILED if isinstance(error, Damage) or not isinstance(error, InvalidInput) else INVALID

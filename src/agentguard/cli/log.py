@@ -12,7 +12,7 @@ import typer
 
 from agentguard.cli.exits import FAILED, leave
 from agentguard.cli.inputs import DEFAULT_HOME, ByOption, HomeOption, JsonOption, ReasonOption, existing_home, operator
-from agentguard.cli.terminal import result, say, table
+from agentguard.cli.terminal import count, result, say, table
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def _say_report(out: Console, report: VerifyReport) -> None:
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = len(report.findings) - errors
     if errors:
-        say(out, ("NOT GENUINE", "bad"), f": {errors} errors, {warnings} warnings in {report.records} records")
+        say(out, ("NOT GENUINE", "bad"), f": {count(errors, 'error')}, {count(warnings, 'warning')} in {count(report.records, 'record')}")
     else:
-        say(out, ("genuine", "good"), f": {report.records} records, {warnings} warnings")
+        say(out, ("genuine", "good"), f": {count(report.records, 'record')}, {count(warnings, 'warning')}")
 
 
 @app.command("key")

@@ -9,7 +9,7 @@ import typer
 
 from agentguard.cli.exits import INVALID, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption
-from agentguard.cli.terminal import print_json, result, say, table
+from agentguard.cli.terminal import count, print_json, result, say, table
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def check(
             complain(answer["error"])
         elif not as_json:
             tools = sum(agent["tools"] for agent in answer["agents"].values())
-            print(f"{answer['file']}: ok, {answer['name']}, {len(answer['agents'])} agents, {tools} tool rules, {answer['digest']}")
+            size = f"{count(len(answer['agents']), 'agent')}, {count(tools, 'tool rule')}"
+            print(f"{answer['file']}: ok, {answer['name']}, {size}, {answer['digest']}")
             for warning in answer["warnings"]:
                 complain(warning, word="warning")
     if not all(answer["ok"] for answer in answers):

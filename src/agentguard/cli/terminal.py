@@ -48,6 +48,11 @@ def table(*columns: str) -> Table:
     return made
 
 
+def count(number: int, what: str) -> str:
+    """`1 link`, `2 links`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def print_lines(out: Console, lines: Iterable[Line]) -> None:
     """Lines of (text, role), as `agentguard.lineage_show` makes them."""
     from rich.text import Text

@@ -9,7 +9,7 @@ import typer
 
 from agentguard.cli.exits import FAILED, leave
 from agentguard.cli.inputs import DEFAULT_HOME, ByOption, HomeOption, JsonOption, ReasonOption, operator
-from agentguard.cli.terminal import result, say, table
+from agentguard.cli.terminal import count, result, say, table
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _say_lock(out: Console, answer: dict[str, Any], first: bool) -> None:
     out.print(rows)
     for name in answer["changes"].keys() - answer["tools"].keys():
         say(out, ("no longer locked: ", "warn"), name)
-    say(out, f"{len(answer['tools'])} tools locked in ", (answer["file"], "name"), f", {answer['lock']}")
+    say(out, f"{count(len(answer['tools']), 'tool')} locked in ", (answer["file"], "name"), f", {answer['lock']}")
 
 
 def _short(digest: str) -> str:

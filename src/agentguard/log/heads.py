@@ -73,7 +73,7 @@ def read_head(home: Path, shard: str, public: PublicKey) -> Head | None:
     A live writer overwrites the file in place, so a reader may meet it half written, and looks again before it complains.
     """
     path = head_path(home, shard)
-    problem = ""
+    problem, before = "", None
     for _ in range(_READ_AGAIN):
         note = read_small(path)
         if note is None:
@@ -82,7 +82,10 @@ def read_head(home: Path, shard: str, public: PublicKey) -> Head | None:
             return open_head(note, public, origin_of(public, shard))
         except InvalidInput as error:
             problem = error.message
-            time.sleep(0.002)
+            if note == before:
+                break
+            before = note
+            time.sleep(0.001)
     raise InvalidInput(f"the remembered head is damaged or not of this log: {problem}", place=str(path))
 
 

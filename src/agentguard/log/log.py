@@ -175,6 +175,8 @@ class Log:
         place = str(manifest_path(self.home))
         for shard in sorted({*found, *known}.difference(listed)):
             raise InvalidInput(f"shard {shard} has left traces, but the manifest of shards does not list it", place=place, hint=_VERIFY)
+        for shard in sorted(set(found).difference(known)):
+            raise InvalidInput(f"shard {shard} has records, but no remembered head", place=str(head_path(self.home, shard)), hint=_VERIFY)
         for shard, head in known.items():
             if manifest is not None and not manifest.follows(head.manifest):
                 raise InvalidInput(

@@ -17,6 +17,7 @@ from agentguard.canonical import jcs, parse
 from agentguard.errors import InvalidInput
 
 _MAX_INTEGER: Final = 2**53
+_BUCKETS: Final = 64
 _LONG_NUMBER = re.compile(rb"[:,\[]-?[0-9]{16}")
 
 
@@ -82,7 +83,7 @@ class Audit:
         self._outcomes: dict[str, Place] = {}
         # Identifiers as 64-bit hashes, in buckets so that sorting one never copies them all. Python keys `hash` anew in every process, so
         # nobody can prepare collisions; a candidate is confirmed by a second reading.
-        self._seen = [array("q") for _ in range(256)]
+        self._seen = [array("q") for _ in range(_BUCKETS)]
 
     def add(self, record: bytes, place: Place) -> None:
         try:
@@ -93,7 +94,7 @@ class Audit:
         identity, kind = members.get("id"), members.get("type")
         if type(identity) is str:
             code = hash(identity)
-            self._seen[code & 0xFF].append(code)
+            self._seen[code & (_BUCKETS - 1)].append(code)
         if kind == "decision" and members.get("verdict") == "allow" and type(identity) is str:
             if self._outcomes.pop(identity, None) is None:
                 self._open[identity] = place
@@ -120,7 +121,7 @@ class Audit:
 
     def _known(self, identity: str) -> bool:
         code = hash(identity)
-        return code in self._seen[code & 0xFF]
+        return code in self._seen[code & (_BUCKETS - 1)]
 
     def _name_duplicates(self, alike: set[int], records: Iterable[tuple[bytes, Place]]) -> None:
         first: dict[str, Place] = {}
