@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,6 +14,25 @@ from agentguard.errors import InvalidInput
 #: Names compare as bytes, so they are printable ASCII: no homoglyphs, no folding (PITFALLS "case and homoglyphs").
 _NAME = re.compile(r"[!-~]{1,256}")
 _EMPTY: Final[Mapping[str, Frozen]] = MappingProxyType({})
+
+
+@lru_cache(4096)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def _misnamed(what: str, name: object) -> str:
+    return f"the {what} name must be 1 to 256 printable ASCII characters, found {_shown(name)}"
+
+
+def _shown(value: object) -> str:
+    """What was found, short and safe to print: a number's repr may be refused, an object's may run code."""
+    return ascii(value[:60]) if type(value) is str else type(value).__name__
+
+
+def _safe(name: object) -> str:
+    """A name as a record can hold it, when it is not one that a call may have."""
+    return ascii(name[:64])[1:-1][:256] if type(name) is str else ""
 
 
 class ToolCall:
@@ -35,11 +55,13 @@ class ToolCall:
     def __init__(self, agent: Any, tool: Any, arguments: Any, call_id: Any = None, *, proof: Any = None) -> None:
         defect = ""
         frozen: Mapping[str, Frozen] = _EMPTY
-        for what, name in (("agent", agent), ("tool", tool)):
-            if type(name) is not str or _NAME.fullmatch(name) is None:
-                defect = defect or f"the {what} name must be 1 to 256 printable ASCII characters, found {name!r:.60}"
+        if type(agent) is not str or not _is_name(agent):
+            defect = _misnamed("agent", agent)
+        elif type(tool) is not str or not _is_name(tool):
+            defect = _misnamed("tool", tool)
         if call_id is not None and (type(call_id) is not str or not 0 < len(call_id) <= 256 or not call_id.isprintable()):
-            defect = defect or f"the call id must be 1 to 256 printable characters, found {call_id!r:.60}"
+            defect = defect or f"the call id must be 1 to 256 printable characters, found {_shown(call_id)}"
+            call_id = None
         if proof is not None and type(proof) is not str:
             defect = defect or "the proof must be a compact JWS string"
         if type(arguments) is not dict and type(arguments) is not MappingProxyType:
@@ -51,10 +73,10 @@ class ToolCall:
                 defect = f"arguments: {error}"
         _fill(
             self,
-            agent if type(agent) is str else "",
-            tool if type(tool) is str else "",
+            agent if not defect else _safe(agent),
+            tool if not defect else _safe(tool),
             frozen,
-            call_id if type(call_id) is str else None,
+            call_id,
             proof if type(proof) is str else None,
             defect,
         )

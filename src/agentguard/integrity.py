@@ -471,6 +471,6 @@ def _entry(name: str, item: Any) -> LockEntry:
 def commitment_bytes(value: Any) -> tuple[bytes, str]:
     """What an output commits to: (bytes, form). `json` is its JCS form; anything else is named by type only."""
     try:
-        return jcs(freeze(value, max_depth=64, max_nodes=1_000_000)), "json"
-    except InvalidInput:
+        return jcs(value), "json"
+    except (InvalidInput, RuntimeError):  # not JSON, or changed by another thread meanwhile
         return f"{type(value).__module__}.{type(value).__qualname__}".encode(), "type"

@@ -1,4 +1,5 @@
-"""Attacks on the log, and accidents that look like them (PITFALLS: log edits, SQLite as evidence, lying write, audit after the fact, stdout as log).
+"""Attacks on the log, and accidents that look like them (PITFALLS: log edits, SQLite as evidence, lying write, audit after the fact, fork,
+stdout as log).
 
 Two questions about each: does `verify` find it, and does `Log.open` refuse rather than go on from it?
 """
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -225,7 +226,7 @@ class TestRollback:
     """An older copy of a file, put back in place of the present one."""
 
     @pytest.fixture
-    def copies(self, tmp_path: Path, durability: Durability) -> Iterator[Path]:
+    def copies(self, tmp_path: Path, durability: Durability) -> Path:
         """A home, and older copies of it: while it was written, and after each of its writers closed."""
         home = tmp_path / "home"
         build(home, durability, segment_bytes=1500)
@@ -404,7 +405,7 @@ class TestForgery:
 
 class TestRecovery:
     def test_a_lying_write_loses_nothing(self, tmp_path: Path, durability: Durability) -> None:
-        """A short write was once taken for a torn tail, and 34 acknowledged records behind it were discarded. Here it refuses, and says which byte."""
+        """A short write was once taken for a torn tail, and 34 acknowledged records behind it were discarded. Here it says which byte."""
         build(tmp_path, durability, appends=8)
         path = segments_of(tmp_path)[0]
         frame = frames_of(path)[7]

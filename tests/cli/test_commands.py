@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cli_reference import FILE, everything, reference
-from support.transcript import environment, inside
 from typer.testing import CliRunner, Result
 
 from agentguard.cli import app
+from support.cli_reference import FILE, everything, reference
+from support.transcript import environment, inside
 
 LEAVES = [(path, command) for path, command in everything() if not hasattr(command, "commands")]
 GROUPS = [(path, command) for path, command in everything() if hasattr(command, "commands")]
@@ -28,7 +29,9 @@ def run(*words: str, source: bytes | None = None) -> Result:
 
 
 def process(*words: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "agentguard.cli", *words], cwd=cwd, env=environment(), capture_output=True, timeout=60, **more)
+    return subprocess.run(
+        [sys.executable, "-m", "agentguard.cli", *words], cwd=cwd, env=environment(), capture_output=True, timeout=60, **more
+    )
 
 
 @pytest.fixture
@@ -83,7 +86,9 @@ def test_help_is_quick(tmp_path: Path) -> None:
 def test_json_is_one_document_on_standard_output(started: Path) -> None:
     with inside(started):
         call = json.dumps({"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}).encode()
-        assert run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:alice", "-o", "grant.json", "--json").exit_code == 0
+        assert (
+            run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:alice", "-o", "grant.json", "--json").exit_code == 0
+        )
         task = json.loads(run("lineage", "--json").stdout)["tasks"][-1]["id"]
         execution = json.loads(run("lineage", task, "--json").stdout)["nodes"][1]["id"]
         commands: list[tuple[list[str], bytes | None]] = [
@@ -157,10 +162,12 @@ def test_a_stranger_verifies_a_copy_of_the_log_with_the_key(started: Path, tmp_p
 
 HOSTILE = st.one_of(
     st.binary(max_size=200),
-    st.sampled_from([b"", b"{", b"[]", b"null", b'{"aat_chain": []}', b'{"aat_chain": ["a.b.c"]}', b"[" * 5000, b"\xff\xfe", b'{"a": NaN}']),
-    st.recursive(st.none() | st.text() | st.integers() | st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(
-        lambda value: json.dumps(value).encode()
+    st.sampled_from(
+        [b"", b"{", b"[]", b"null", b'{"aat_chain": []}', b'{"aat_chain": ["a.b.c"]}', b"[" * 5000, b"\xff\xfe", b'{"a": NaN}']
     ),
+    st.recursive(
+        st.none() | st.text() | st.integers() | st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(lambda value: json.dumps(value).encode()),
 )
 
 
@@ -191,7 +198,13 @@ def test_a_terminal_is_sent_letters_only(tmp_path: Path) -> None:
 
     header = b64url(json.dumps({"alg": "Ed25519", "typ": "aat+jwt"}).encode())
     tools = {"\x1b[31mread\x07": {"\x1b]0;owned\x07": {"constraint_type": "exact", "value": "\x1b[2J"}}}
-    claims = {"iss": "\x1b[0m", "iat": 1, "exp": 2, "aud": "\x1b[1m", "authorization_details": [{"type": "attenuating_agent_token", "tools": tools}]}
+    claims = {
+        "iss": "\x1b[0m",
+        "iat": 1,
+        "exp": 2,
+        "aud": "\x1b[1m",
+        "authorization_details": [{"type": "attenuating_agent_token", "tools": tools}],
+    }
     token = f"{header}.{b64url(json.dumps(claims).encode())}.AAAA"
     (tmp_path / "foreign.json").write_text(json.dumps({"aat_chain": [token]}))
     with inside(tmp_path):
@@ -215,6 +228,63 @@ def test_a_key_file_that_others_can_read_is_refused(started: Path) -> None:
         assert "others can get at it" in doctor.stdout
 
 
+# --- calls from elsewhere ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_from_elsewhere_needs_the_holders_proof(started: Path) -> None:
+    """Another home issued the artifact and has the holder's key; this one trusts its issuer, and asks for a proof addressed to it."""
+    from agentguard.artifact import parse_presentation
+    from agentguard.canonical import freeze
+    from agentguard.chain import Anchor, verify_structure
+    from agentguard.keys import KeyRing
+    from agentguard.proof import make_proof
+
+    call = {"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}, "call_id": "c-1"}
+    with inside(started):
+        Path("call.json").write_text(json.dumps(call))
+        assert (
+            run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:bob", "--home", "there", "-o", "grant.json").exit_code
+            == 0
+        )
+        keys = KeyRing("there/keys")
+        issuer, holder = keys.issuer().public, keys.holder("triage")
+        trust = {"anchors": [{"iss": issuer.uri, "jwk": issuer.jwk()}], "agents": {"triage": holder.public.jwk()}}
+        Path(".agentguard/trust.json").write_text(json.dumps(trust))
+        ask = ["check", "-p", "policy.yaml", "--call", "call.json", "--artifact", "grant.json"]
+        missing = run(*ask)
+        assert missing.exit_code == 2
+        assert "proof_missing" in missing.stdout
+
+        tokens, _ = parse_presentation(Path("grant.json").read_bytes())
+        leaf = verify_structure(tokens, [Anchor(issuer.uri, issuer)]).leaf
+        audience = json.loads(run("doctor", "--json").stdout)["trust"]["audience"]
+        arguments = freeze(call["arguments"])
+        made = make_proof(holder, leaf, "read_ticket", arguments, int(time.time()), aud=audience)
+        assert run(*ask, "--proof", made).exit_code == 0
+        Path("proof").write_text(made + "\n")
+        assert run(*ask, "--proof", "proof", "--admit").exit_code == 0
+        again = run(*ask, "--proof", made, "--admit")
+        assert "replay_detected" in again.stdout
+        wrong = make_proof(holder, leaf, "read_ticket", arguments, int(time.time()), aud="urn:agentguard:other")
+        assert "proof_invalid" in run(*ask, "--proof", wrong).stdout
+        assert run("check", "-p", "policy.yaml", "--call", "call.json", "--proof", made).exit_code == 3
+
+
+def test_with_a_lock_the_applications_tools_must_be_there(started: Path) -> None:
+    call = json.dumps({"agent": "summarizer", "tool": "summarize", "arguments": {"text": "a b"}}).encode()
+    with inside(started):
+        assert run("tools", "lock", "example.py").exit_code == 0
+        assert run("artifact", "issue", "-p", "policy.yaml", "-a", "summarizer", "-i", "user:bob", "-o", "grant.json").exit_code == 0
+        ask = ["check", "-p", "policy.yaml", "--call", "-", "--artifact", "grant.json"]
+        refused = run(*ask, source=call)
+        assert "integrity_failure" in refused.stdout
+        assert "--tools MODULE" in refused.stdout
+        assert run(*ask, "--tools", "example.py", source=call).exit_code == 0  # `words` is bound to its default
+        alone = run("check", "-p", "policy.yaml", "--call", "-", source=call)
+        assert "argument_not_allowed: words" in alone.stdout
+        assert run("check", "-p", "policy.yaml", "--call", "-", "--tools", "example.py", source=call).exit_code == 0
+
+
 # --- as a process -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +306,11 @@ def test_nothing_but_letters_goes_into_a_pipe(started: Path) -> None:
 
 def test_a_reader_that_leaves_early_is_no_fault(started: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "agentguard.cli", "lineage", "--json"], cwd=started, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "agentguard.cli", "lineage", "--json"],
+        cwd=started,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as done:
         assert done.stdout is not None
         assert done.stderr is not None
@@ -247,7 +321,11 @@ def test_a_reader_that_leaves_early_is_no_fault(started: Path) -> None:
 
 def test_in_a_locale_without_arrows_it_still_prints(started: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "agentguard.cli", "lineage"], cwd=started, env={**environment(), "PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=60
+        [sys.executable, "-m", "agentguard.cli", "lineage"],
+        cwd=started,
+        env={**environment(), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert b"user:alice" in done.stdout
@@ -334,6 +412,26 @@ def test_a_request_is_answered_before_the_next_one_comes(tmp_path: Path) -> None
         running.stdin.close()
 
 
+def test_an_interrupt_is_130_and_no_traceback(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "agentguard.cli", "artifact", "verify", "--request", "-"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdin.write(b"{}\n")
+        running.stdin.flush()
+        running.stdout.readline()  # it is at work
+        running.send_signal(signal.SIGINT)
+        assert b"Traceback" not in running.stderr.read()
+    assert running.returncode == 130
+
+
 def test_an_endless_line_is_one_malformed_request(tmp_path: Path) -> None:
     from agentguard.request import MAX_LINE
 
@@ -343,20 +441,30 @@ def test_an_endless_line_is_one_malformed_request(tmp_path: Path) -> None:
 
 def test_the_clock_must_be_accepted_when_it_is_behind(started: Path) -> None:
     """A log whose last checkpoint lies ahead of the wall clock: denied until somebody says so, as evidence."""
+    call = json.dumps({"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}).encode()
+    with inside(started):
+        assert run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:alice", "-o", "grant.json").exit_code == 0
+        ask = ["check", "-p", "policy.yaml", "--call", "-", "-a", "grant.json"]
+        assert run(*ask, source=call).exit_code == 0
+        _date_ahead(started / ".agentguard")
+        assert run("doctor").exit_code == 1
+        denied = run(*ask, source=call)
+        assert denied.exit_code == 2
+        assert "clock_unreliable" in denied.stdout
+        _date_ahead(started / ".agentguard")
+        accepted = run("log", "accept-clock", "--by", "ops", "--json")
+        assert json.loads(accepted.stdout)["accepted"] is True
+        assert run(*ask, source=call).exit_code == 0
+        assert run("doctor").exit_code == 0
+
+
+def _date_ahead(home: Path) -> None:
+    """Sign a checkpoint that is an hour ahead, as a machine whose clock was wrong would have."""
     from agentguard.keys import LocalKey
     from agentguard.log import Log
 
     ahead = time.time_ns() + 3600 * 10**9
-    home = started / ".agentguard"
     with Log.open(home, LocalKey.load(home / "keys" / "log.pem"), clock=lambda: ahead) as log:
-        log.append(b'{"by":"test","detail":{},"id":"00","time":"1","type":"clock","v":1}')
-    call = json.dumps({"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}).encode()
-    with inside(started):
-        assert run("doctor").exit_code == 1
-        run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:alice", "-o", "grant.json")
-        denied = run("check", "-p", "policy.yaml", "--call", "-", "-a", "grant.json", source=call)
-        assert denied.exit_code == 2
-        assert "clock_unreliable" in denied.stdout
-        accepted = run("log", "accept-clock", "--by", "ops", "--json")
-        assert json.loads(accepted.stdout)["accepted"] is True
-        assert "clock_unreliable" not in run("check", "-p", "policy.yaml", "--call", "-", "-a", "grant.json", source=call).stdout
+        log.append(
+            json.dumps({"by": "test", "detail": {}, "id": str(ahead), "time": "1", "type": "clock", "v": 1}, separators=(",", ":")).encode()
+        )

@@ -7,7 +7,7 @@
     ! error: missing.yaml: cannot read the file: No such file or directory (…)
     [exit 3]
 
-Lines of standard error begin with `! `; an exit code other than 0 stands at the end. `< name` feeds a file to standard input, `> name` keeps
+Lines of standard error begin with `! `, an exit code other than 0 ends the answer. `< name` feeds a file to standard input, `> name` keeps
 standard output, and is not shown. `%` lines set the stage:
 
     % file call.json {"agent": "triage"}             write a file; further lines of it begin with `| `
@@ -154,7 +154,9 @@ class Session:
 
     def _run(self, words: list[str], source: bytes | None) -> tuple[int, str, str]:
         if words[0] == "python":
-            done = subprocess.run([sys.executable, *words[1:]], cwd=self.directory, env=environment(), capture_output=True, text=True, timeout=120)
+            done = subprocess.run(
+                [sys.executable, *words[1:]], cwd=self.directory, env=environment(), capture_output=True, text=True, timeout=120
+            )
             return done.returncode, done.stdout, done.stderr
         assert words[0] == "agentguard", words
         with inside(self.directory):

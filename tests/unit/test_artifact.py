@@ -180,7 +180,9 @@ class TestDerive:
             extend(below, "a3", profile=Profile("a3", policy="sha256:" + "00" * 32))
 
     def test_no_arguments_stands_under_everything_of_the_profile(self) -> None:
-        chain = verified(mint({"send": {"to": {"constraint_type": "exact", "value": "bob"}, "cc": {"constraint_type": "wildcard", "optional": True}}}))
+        chain = verified(
+            mint({"send": {"to": {"constraint_type": "exact", "value": "bob"}, "cc": {"constraint_type": "wildcard", "optional": True}}})
+        )
         with pytest.raises(ChainError):  # `to` stays required, so this grants less than nothing: it must name what the parent requires
             extend(chain, "a1", tools={"send": NO_ARGUMENTS})
         optional = verified(mint({"list": {"page": {"constraint_type": "range", "min": 1, "optional": True}}}))

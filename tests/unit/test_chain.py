@@ -13,7 +13,17 @@ from vectors.forge import HEADER, PROFILE_HEADER, ROOT_KEY, child, root
 from agentguard import chain as chain_module
 from agentguard.artifact import Initiator, Profile, Uses
 from agentguard.canonical import freeze
-from agentguard.chain import Anchor, ChainError, Limits, PrefixCache, TrustAnchors, check_audience, check_scope, check_time, verify_structure
+from agentguard.chain import (
+    Anchor,
+    ChainError,
+    Limits,
+    PrefixCache,
+    TrustAnchors,
+    check_audience,
+    check_scope,
+    check_time,
+    verify_structure,
+)
 from agentguard.constraint import parse_tool_map
 from agentguard.decision import Code, Reason
 from agentguard.keys import PublicKey
@@ -45,7 +55,15 @@ class TestVerifiedChain:
 
     def test_a_plain_chain_names_nobody(self) -> None:
         chain = chain_of(2, plain=True)
-        assert (chain.profile, chain.agents, chain.initiator, chain.task, chain.policies, chain.env, chain.uses) == (False, (), None, None, (), (), ())
+        assert (chain.profile, chain.agents, chain.initiator, chain.task, chain.policies, chain.env, chain.uses) == (
+            False,
+            (),
+            None,
+            None,
+            (),
+            (),
+            (),
+        )
         assert chain.task_id == f"aat:{chain.root.hash}"
 
     def test_digests_tell_chains_apart(self) -> None:
@@ -125,7 +143,12 @@ class TestRefusals:
 class TestTime:
     def test_windows(self) -> None:
         chain = chain_of(2)
-        for now, expected in ((NOW - 31, Code.ARTIFACT_NOT_YET_VALID), (NOW - 30, None), (NOW + 899, None), (NOW + 900, Code.ARTIFACT_EXPIRED)):
+        for now, expected in (
+            (NOW - 31, Code.ARTIFACT_NOT_YET_VALID),
+            (NOW - 30, None),
+            (NOW + 899, None),
+            (NOW + 900, Code.ARTIFACT_EXPIRED),
+        ):
             error = check_time(chain, now)
             assert (error.code if error else None) == expected
         assert check_time(chain, NOW + 899.9) is None
@@ -238,7 +261,13 @@ class TestPrefixCache:
         part = verify_structure(chain.tokens[:2], ANCHORS, cache=cache)
         fresh = verify_structure(chain.tokens[:2], ANCHORS)
         assert part.leaf.token == chain.tokens[1]
-        assert (part.digest, part.exp, part.agents, part.keys, part.hashes) == (fresh.digest, fresh.exp, fresh.agents, fresh.keys, fresh.hashes)
+        assert (part.digest, part.exp, part.agents, part.keys, part.hashes) == (
+            fresh.digest,
+            fresh.exp,
+            fresh.agents,
+            fresh.keys,
+            fresh.hashes,
+        )
 
     def test_failures_do_not_enter(self) -> None:
         cache, chain = PrefixCache(), chain_of(2)

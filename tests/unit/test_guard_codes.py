@@ -53,6 +53,10 @@ def guard(home: Path) -> Iterator[Guard]:
         yield opened
 
 
+def ascii_id(value: object) -> str:
+    return ascii(value)[:20] if isinstance(value, str | bytes) else type(value).__name__
+
+
 def refused(guard: Guard, call: Any, code: str, **options: Any) -> Denied:
     with pytest.raises(Denied) as caught:
         guard.check(call, **options)
@@ -106,23 +110,38 @@ MALFORMED: list[Any] = [
     {"to": b"bytes", "body": "x"},
     {"to": "\ud800", "body": "x"},
     {"to": 2**60 + 1, "body": "x"},
+    {"to": 10**5000, "body": "x"},
+    {"to": -(10**400), "body": "x"},
     {1: "x"},
     ["to"],
     None,
 ]
 
 
-@pytest.mark.parametrize("arguments", MALFORMED, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize("arguments", MALFORMED, ids=ascii_id)
 def test_malformed_arguments(guard: Guard, arguments: Any) -> None:
     with guard.task("triage", initiator="user:alice"):
         refused(guard, ToolCall("triage", "send_email", arguments), "malformed_call")
 
 
-@pytest.mark.parametrize("name", ["", "sénd", "send email", "s" * 257, "send\n", None, 3, b"x", "ѕend_email"])
+@pytest.mark.parametrize("name", ["", "sénd", "send email", "s" * 257, "send\n", None, 3, b"x", "ѕend_email", "\ud800", 10**5000], ids=ascii_id)
 def test_malformed_names(guard: Guard, name: Any) -> None:
     with guard.task("triage", initiator="user:alice"):
         refused(guard, ToolCall("triage", name, EMAIL), "malformed_call")
         refused(guard, ToolCall(name, "send_email", EMAIL), "malformed_call")
+
+
+@pytest.mark.parametrize("call_id", ["", "x" * 257, "\n", 3, 10**5000, b"x", "\ud800"], ids=ascii_id)
+def test_malformed_call_ids(guard: Guard, call_id: Any) -> None:
+    with guard.task("triage", initiator="user:alice"):
+        refused(guard, call(call_id=call_id), "malformed_call")
+
+
+def test_a_malformed_call_is_recorded_too(guard: Guard) -> None:
+    with guard.task("triage", initiator="user:alice"):
+        size = guard.home.log.size
+        refused(guard, ToolCall("\ud800", "send\x00", EMAIL), "malformed_call")
+        assert guard.home.log.size == size + 1
 
 
 def test_what_is_no_tool_call_at_all(guard: Guard) -> None:

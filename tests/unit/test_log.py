@@ -208,7 +208,13 @@ class TestProcesses:
         for thread in threads:
             thread.start()
         for number in range(5):
-            in_child(lambda number=number: [log.append(b'{"id":"c%d-%d"}' % (number, n)) for n in range(5)] and log.close())  # type: ignore[misc]
+
+            def child(number: int = number) -> None:
+                for at in range(5):
+                    log.append(b'{"id":"c%d-%d"}' % (number, at))
+                log.close()
+
+            in_child(child)
         stop.set()
         for thread in threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""What `verify` says about logs that nobody attacked: live, crashed, half made; and about what records say (log/verify.py, log/records.py)."""
+"""What `verify` says of logs that nobody attacked: live, crashed, half made; and of what records say (log/verify.py, log/records.py)."""
 
 from __future__ import annotations
 

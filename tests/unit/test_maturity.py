@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from agentguard.cli.maturity import LEVELS, Observed, grade
 
-BEST = Observed(
-    decisions=True, log_sound=True, enforced=True, policy_known=True, locked=True, authenticated=3, bound=True, durable=True
-)
+BEST = Observed(decisions=True, log_sound=True, enforced=True, policy_known=True, locked=True, authenticated=3, bound=True, durable=True)
 
 
 def test_nothing_is_level_zero() -> None:

@@ -142,7 +142,9 @@ class TestRequest:
     def test_too_long_a_line(self) -> None:
         assert answer(b" " * (MAX_LINE + 1))["step"] == "0"
 
-    @pytest.mark.parametrize("line", [b"", b"\xff\xfe", b"\x00", "\ud800", b"5", b'"x"', b"[" * 100_000, b'{"a":' * 100_000, b"1" * 100_000])
+    @pytest.mark.parametrize(
+        "line", [b"", b"\xff\xfe", b"\x00", "\ud800", b"5", b'"x"', b"[" * 100_000, b'{"a":' * 100_000, b"1" * 100_000]
+    )
     def test_never_raises_for_rubbish(self, line: bytes) -> None:
         assert answer(line)["verdict"] == "DENY"
 
@@ -172,7 +174,10 @@ class TestRequest:
         """Claims of the largest token, in shapes that invite quadratic work."""
         for name, tools in (
             ("values", {"t": {"x": {"constraint_type": "one_of", "values": list(range(8000))}}}),
-            ("clauses", {"t": {"x": {"constraint_type": "any", "constraints": [{"constraint_type": "exact", "value": n} for n in range(900)]}}}),
+            (
+                "clauses",
+                {"t": {"x": {"constraint_type": "any", "constraints": [{"constraint_type": "exact", "value": n} for n in range(900)]}}},
+            ),
             ("tools", {f"tool-{number}": {} for number in range(3500)}),
             ("arguments", {"t": {f"a{number}": {"constraint_type": "wildcard", "optional": True} for number in range(700)}}),
         ):

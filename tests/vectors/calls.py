@@ -23,7 +23,9 @@ def calls() -> Vectors:
     base = root("call")
     leaf = child(base, "empty leaf", authorization_details=[])
     out.add("6a: a leaf without an AAT entry", "8 step 6a", "6a", [base, leaf])
-    out.add("6a: a leaf with foreign entries only", "8 step 6a", "6a", [base, child(base, "foreign", authorization_details=[{"type": "x"}])])
+    out.add(
+        "6a: a leaf with foreign entries only", "8 step 6a", "6a", [base, child(base, "foreign", authorization_details=[{"type": "x"}])]
+    )
     for name, call in (
         ("a tool that is not granted", ("delete_file", {})),
         ("a tool that differs in case", ("Read_file", READ[1])),
@@ -70,7 +72,13 @@ def _audiences(out: Vectors) -> None:
     base = root("aud")
     named = root("named", aud=AUDIENCE)
     out.add("6c: an audience is required and absent", "9.5", "6c", [base], policy={"audience": AUDIENCE, "require_chain_aud": True})
-    out.add("6c: an audience is required and the root has it", "9.5", None, [named, child(named, "x")], policy={"audience": AUDIENCE, "require_chain_aud": True})
+    out.add(
+        "6c: an audience is required and the root has it",
+        "9.5",
+        None,
+        [named, child(named, "x")],
+        policy={"audience": AUDIENCE, "require_chain_aud": True},
+    )
     out.add("6c: an enforcement point with two names", "3.2", None, [named], policy={"audience": [EVIL, AUDIENCE]})
     out.add("6c: an enforcement point without a name", "3.2", "6c", [named], policy={})
 
@@ -191,7 +199,14 @@ def proofs() -> Vectors:
     case("jti seen before", "7i", {"track_jti": ["p-1", "p-2"]}, jti="p-2")
     case("jti not seen before", None, {"track_jti": ["p-1"]}, jti="p-2")
     case("jti tracked, nothing seen yet", None, {"track_jti": True}, jti="p-2")
-    out.add("order: the proof's signature is judged before arguments", "8 notes", "7b", [base], call=("read_file", {}), pop=proof(base, "read_file", {}, key=MALLORY))
+    out.add(
+        "order: the proof's signature is judged before arguments",
+        "8 notes",
+        "7b",
+        [base],
+        call=("read_file", {}),
+        pop=proof(base, "read_file", {}, key=MALLORY),
+    )
     return out
 
 
@@ -208,7 +223,12 @@ def requests() -> Vectors:
     out.line("request: a member stands twice", "DESIGN 12", "0", text[:-1] + f', "now": {NOW}}}')
     out.line("request: an argument stands twice", "DESIGN 12", "0", text.replace('"args": {', '"args": {"path": "/etc/shadow", '))
     out.line("request: NaN", "DESIGN 12", "0", text.replace(f'"now": {NOW}', '"now": NaN'))
-    out.line("request: arguments nested without end", "DESIGN 12", "0", text.replace('"args": {', '"args": {"x": ' + "[" * 5000 + "]" * 5000 + ", "))
+    out.line(
+        "request: arguments nested without end",
+        "DESIGN 12",
+        "0",
+        text.replace('"args": {', '"args": {"x": ' + "[" * 5000 + "]" * 5000 + ", "),
+    )
     for name, changes in (
         ("no chain", {"chain": None}),
         ("chain a string", {"chain": base.text}),
@@ -233,12 +253,18 @@ def requests() -> Vectors:
         out.line(f"request: {name}", "DESIGN 12", "0", json.dumps({**good, **changes}))
     out.line("request: unknown members are ignored", "DESIGN 12", None, json.dumps({**good, "id": "x", "comment": None}))
     out.line("request: null limits and policy are the defaults", "DESIGN 12", None, json.dumps({**good, "limits": None, "policy": None}))
-    for name, jwk in (("small order", {**ROOT_KEY.jwk, "x": b64((1).to_bytes(32, "little"))}), ("private", {**ROOT_KEY.jwk, "d": b64(ROOT_KEY.seed)})):
-        out.line(f"request: the only anchor is {name}", "DESIGN 12", "3b", json.dumps({**good, "trust_anchors": [{"iss": ISSUER, "jwk": jwk}]}))
-    for limit, value, step in (("max_delegation_depth", 2, "3i"), ("max_iat_skew", 0, None), ("max_token_lifetime", 3599, "3h"), ("pop_window", 0, None)):
+    for name, jwk in (
+        ("small order", {**ROOT_KEY.jwk, "x": b64((1).to_bytes(32, "little"))}),
+        ("private", {**ROOT_KEY.jwk, "d": b64(ROOT_KEY.seed)}),
+    ):
+        out.line(
+            f"request: the only anchor is {name}", "DESIGN 12", "3b", json.dumps({**good, "trust_anchors": [{"iss": ISSUER, "jwk": jwk}]})
+        )
+    for limit, value, step in (
+        ("max_delegation_depth", 2, "3i"),
+        ("max_iat_skew", 0, None),
+        ("max_token_lifetime", 3599, "3h"),
+        ("pop_window", 0, None),
+    ):
         out.line(f"request: {limit} {value}", "DESIGN 12", step, json.dumps({**good, "limits": {limit: value}}))
     return out
-
-
-
-

@@ -41,7 +41,9 @@ def valid() -> Vectors:
     out.add("a header with white space", "3.5", None, [root("spaces", header=b' {"typ" : "aat+jwt",\n "alg":"Ed25519"} ')])
     loose = encode(base.claims).replace(b'":', b'" : ')
     out.add("a payload that is not canonical JSON", "3.5", None, [Jws(sign(loose, ROOT_KEY, HEADER, ALICE).text, base.claims, ALICE)])
-    out.add("unknown claims are ignored", "3.2", None, [root("claims", sub="x", act={"sub": 1}, n=None, big=123456789012345678901234567890)])
+    out.add(
+        "unknown claims are ignored", "3.2", None, [root("claims", sub="x", act={"sub": 1}, n=None, big=123456789012345678901234567890)]
+    )
     out.add("an agentguard claim in a plain chain is an unknown claim", "3.2", None, [root("claim", agentguard={"agent": 7})])
     details = [{"type": "other", "tools": 5}, *entry(TOOLS), {"type": "payment_initiation"}]
     out.add("foreign authorization_details are ignored", "3.3", None, [root("foreign", authorization_details=details)])
@@ -58,7 +60,9 @@ def valid() -> Vectors:
     foreign = [{"iss": ISSUER, "jwk": {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}}, {"iss": ISSUER, "jwk": ROOT_KEY.jwk}]
     out.add("an anchor of another algorithm is passed over", "9.12", None, [base], trust_anchors=foreign)
     out.add("a Unicode tool name, compared as it is", "3.3.1", None, [root("unicode", tools={"löschen": {}})], call=("löschen", {}))
-    out.add("an alg member in cnf.jwk is ignored", "RFC 7517", None, [root("jwk members", cnf={"jwk": {**ALICE.jwk, "kid": "1", "use": "sig"}})])
+    out.add(
+        "an alg member in cnf.jwk is ignored", "RFC 7517", None, [root("jwk members", cnf={"jwk": {**ALICE.jwk, "kid": "1", "use": "sig"}})]
+    )
     return out
 
 
@@ -155,7 +159,12 @@ def _roots(out: Vectors) -> None:
 def _root_claims(out: Vectors) -> None:
     def raw(name: str, old: bytes, new: bytes, step: str) -> None:
         claims = root(name).claims
-        out.add(f"root: {name}", f"8 step {step}", step, [Jws(sign(encode(claims).replace(old, new), ROOT_KEY, HEADER, ALICE).text, claims, ALICE)])
+        out.add(
+            f"root: {name}",
+            f"8 step {step}",
+            step,
+            [Jws(sign(encode(claims).replace(old, new), ROOT_KEY, HEADER, ALICE).text, claims, ALICE)],
+        )
 
     raw("exp with a fraction", b'"exp":1800003300', b'"exp":1800003300.0', "3b")
     raw("exp with an exponent", b'"exp":1800003300', b'"exp":18000033e2', "3b")
@@ -284,7 +293,11 @@ def _pairs(out: Vectors) -> None:
     case("an AAT entry without tools", "4n", authorization_details=[{"type": "attenuating_agent_token"}])
     case("a tool whose map is a string", "4n", authorization_details=entry({"read_file": "path"}))
     case("an unknown constraint type", "4o", tools={"read_file": {"path": {"constraint_type": "regex", "pattern": ".*"}}})
-    case("an extension type in a plain chain", "4o", tools={"read_file": {"path": {"constraint_type": "urn:agentguard:constraint:path", "root": "/"}}})
+    case(
+        "an extension type in a plain chain",
+        "4o",
+        tools={"read_file": {"path": {"constraint_type": "urn:agentguard:constraint:path", "root": "/"}}},
+    )
     case("a malformed constraint on a tool that is not called", "4o", tools={**TOOLS, "search": {"query": {"constraint_type": "exact"}}})
     case("a new tool", "4p1", tools={**TOOLS, "delete_file": {}})
     case("a tool that differs in case", "4p1", tools={"Read_file": TOOLS["read_file"]})
@@ -315,7 +328,9 @@ def _splices(out: Vectors) -> None:
     out.add("splice: a chain without its root", "8", "3b", [stolen, second])
     terminal = child(base, "terminal", del_max_depth=1)
     out.add("a terminal token extended", "4.3", "4e", [base, terminal, child(terminal, "beyond")])
-    out.add("a leaf extended by somebody who does not hold it", "4.2", "4b", [base, stolen, child(stolen, "thief", key=MALLORY, holder=MALLORY)])
+    out.add(
+        "a leaf extended by somebody who does not hold it", "4.2", "4b", [base, stolen, child(stolen, "thief", key=MALLORY, holder=MALLORY)]
+    )
     wide = child(stolen, "regained", tools={**copy.deepcopy(TOOLS), "delete_file": {}})
     out.add("a grandchild that regains what no ancestor had", "4.5", "4p1", [base, stolen, wide])
     narrow = child(base, "narrow", tools={"search": TOOLS["search"]})
@@ -329,6 +344,16 @@ def _splices(out: Vectors) -> None:
     out.add("a root that names its own key as issuer", "9.3", "3b", [forged])
     out.add("a child's holder presents the parent alone", "9.1.1", "7b", [base], pop=proof(base, *READ, key=BOB))
     out.add("the root's holder presents the child", "9.1.1", "7b", [base, stolen], pop=proof(stolen, *READ, key=ALICE))
-    out.add("the audience is lost in no descendant", "3.2", "6c", [root("aud", aud="https://other.example"), child(root("aud", aud="https://other.example"), "free")])
-    out.add("a child for a second audience", "3.2", "6c", [root("aud2", aud=AUDIENCE), child(root("aud2", aud=AUDIENCE), "x", aud=["https://other.example"])])
+    out.add(
+        "the audience is lost in no descendant",
+        "3.2",
+        "6c",
+        [root("aud", aud="https://other.example"), child(root("aud", aud="https://other.example"), "free")],
+    )
+    out.add(
+        "a child for a second audience",
+        "3.2",
+        "6c",
+        [root("aud2", aud=AUDIENCE), child(root("aud2", aud=AUDIENCE), "x", aud=["https://other.example"])],
+    )
     out.add("a third holder's proof for a chain of two", "9.1.1", "7b", [base, stolen], pop=proof(stolen, *READ, key=CAROL))

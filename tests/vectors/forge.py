@@ -90,7 +90,14 @@ def _changed(claims: dict[str, Any], drop: Iterable[str], changes: dict[str, Any
 
 
 def root(
-    name: str, *, tools: Any = TOOLS, key: Key = ROOT_KEY, holder: Key = ALICE, header: Any = HEADER, drop: Iterable[str] = (), **changes: Any
+    name: str,
+    *,
+    tools: Any = TOOLS,
+    key: Key = ROOT_KEY,
+    holder: Key = ALICE,
+    header: Any = HEADER,
+    drop: Iterable[str] = (),
+    **changes: Any,
 ) -> Jws:
     """A root for ALICE; `changes` replace claims, `drop` removes them."""
     claims = {

@@ -173,7 +173,9 @@ def maps() -> Vectors:
         ("optional false said", {**exact(1), "optional": False}, 1),
         ("a tree of depth 32", _deep(32), 5),
     ):
-        out.add(f"well-formed: {name}", "3.4", None, [root(f"well-formed {name}", tools={"t": {"x": constraint}})], call=("t", {"x": value}))
+        out.add(
+            f"well-formed: {name}", "3.4", None, [root(f"well-formed {name}", tools={"t": {"x": constraint}})], call=("t", {"x": value})
+        )
     hollow = ranged(min=5, max=5, max_inclusive=False)
     out.add("well-formed: a range that accepts nothing", "3.4", "6b", [root("hollow", tools={"t": {"x": hollow}})], call=("t", {"x": 5}))
     return out

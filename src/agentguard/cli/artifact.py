@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Make, narrow, read, verify and revoke artifacts: signed grants that say which tools, with what, for whom, until when.\n\n"
     "Example: `agentguard artifact issue --policy policy.yaml --agent triage --initiator user:alice -o triage.json`",
 )
@@ -213,9 +213,7 @@ def show(
 
 @app.command("verify")
 def verify(
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="A presentation, {aat_chain: [...]}; - reads standard input.")
-    ] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A presentation, {aat_chain: [...]}; - reads standard input.")] = None,
     request: Annotated[
         str | None,
         typer.Option("--request", metavar="FILE", help="JSON requests, one a line, each answered with one line; - reads standard input."),
@@ -348,7 +346,7 @@ def _say_verdict(out: Console, answer: dict[str, Any]) -> None:
 @app.command("revoke")
 def revoke(
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="The presentation whose leaf to revoke; - reads standard input.")
+        str | None, typer.Argument(metavar="FILE", help="The presentation whose leaf to revoke; - reads standard input.")
     ] = None,
     link: Annotated[
         str | None, typer.Option("--link", metavar="HASH", help="Instead of a file: the link's hash, as `artifact show` prints it.")

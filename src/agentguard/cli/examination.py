@@ -145,7 +145,23 @@ def _trust(home: Path) -> Look:
     anchors = [{"iss": sorted(names), "thumbprint": key.thumbprint()} for key, names in trust.anchors.by_key.items()]
     others = len(anchors) - 1
     words = f"this home's own issuer, {count(others, 'other')}, {count(len(trust.agents), 'key')} of agents elsewhere"
-    return {"words": words, "anchors": anchors, "agents": sorted(trust.agents.values())}
+    audience = _audience(home)
+    if audience is not None:
+        words += f"; proofs address it as {audience}"
+    return {"words": words, "anchors": anchors, "agents": sorted(trust.agents.values()), "audience": audience}
+
+
+def _audience(home: Path) -> str | None:
+    """The name under which proofs from elsewhere address a guard that was given no other."""
+    from agentguard.state import State
+
+    if not (home / "state.db").exists():
+        return None
+    state = State.open(home / "state.db")
+    try:
+        return f"urn:agentguard:{state.domain}"
+    finally:
+        state.close()
 
 
 def _keys(home: Path) -> Look:

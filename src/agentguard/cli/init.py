@@ -20,7 +20,7 @@ _OPEN: Final = 'Guard.open(Path(__file__).with_name("policy.yaml"))'
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write the files.", show_default="here")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the files.", show_default="here")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,

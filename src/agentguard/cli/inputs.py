@@ -20,7 +20,7 @@ _MAX_DOCUMENT: Final = 1 << 20
 
 HomeOption = Annotated[
     Path,
-    typer.Option("--home", metavar="DIR", help="Where the guard keeps keys, log and state.", show_default=".agentguard"),
+    typer.Option("--home", metavar="DIR", help="Where the guard keeps keys, log and state.", show_default=True),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PolicyOption = Annotated[Path, typer.Option("--policy", "-p", metavar="FILE", help="The policy, a YAML file.")]

@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 def lineage(
     subject: Annotated[
-        str | None, typer.Argument(metavar="[TASK|EXECUTION]", help="The id of a task or an execution; without it, all tasks.")
+        str | None, typer.Argument(metavar="TASK|EXECUTION", help="The id of a task or an execution; without it, all tasks.")
     ] = None,
     form: Annotated[Format, typer.Option("--format", "-f", help="text, json, or a mermaid flowchart.")] = Format.TEXT,
     values: Annotated[

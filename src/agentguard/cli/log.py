@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Verify the log, print its key and its checkpoints, prove that an execution is in it.\n\nExample: `agentguard log verify`",
 )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Check a policy, show what it says, explain what an agent may do.\n\nExample: `agentguard policy check policies/*.yaml`",
 )
 
@@ -29,7 +29,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy, 
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policies to check.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Policies to check.")],
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agentguard.cli.exits import complain
 from agentguard.errors import AgentguardError, InvalidInput
 from agentguard.lineage import Lineage
 from agentguard.log import iter_records
@@ -50,7 +51,10 @@ def _relevant(home: Path, subject: str | None) -> list[dict[str, Any]]:
     with index:
         if subject is not None:
             return list(index.records(index.related(subject)))
-        rows = [row for task in index.tasks()[:MAX_TASKS] for row in index.task(task)]
+        tasks = index.tasks()
+        if len(tasks) > MAX_TASKS:
+            complain(f"these are the latest {MAX_TASKS} of {len(tasks)} tasks", word="note")
+        rows = [row for task in tasks[:MAX_TASKS] for row in index.task(task)]
         return list(index.records([*rows, *index.without_task()[-MAX_TASKS:]]))
 
 

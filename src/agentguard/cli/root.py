@@ -49,10 +49,10 @@ app = typer.Typer(
     cls=Cli,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="A firewall between AI agents and their tools: no call without a signed grant, a policy that permits it, and durable evidence.\n\n"
-    "[bold]Start here:[/bold] `agentguard init && python example.py`, then `agentguard lineage` and `agentguard log verify`.",
+    "**Start here:** `agentguard init && python example.py`, then `agentguard lineage` and `agentguard log verify`.",
     epilog="Exit codes: 0 done or allowed, 1 failure (damage found, not available), 2 denied or ask, 3 invalid input or usage.",
 )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Pin what each tool is, and compare. Where a lock exists, a tool that is not in it, or differs from it, does not run.\n\n"
     "Example: `agentguard tools lock example.py`",
 )
@@ -28,7 +28,7 @@ app = typer.Typer(
 SourcesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODULE[:GUARD]...",
+        metavar="MODULE:GUARD",
         help="A module or a .py file that registers tools; after a colon a guard, or a function that makes one.",
     ),
 ]

@@ -81,6 +81,7 @@ class ShardWriter:
             self._offset = recovered.end
             if recovered.dropped:
                 os.ftruncate(self._descriptor, recovered.end)
+            if not recovered.final:  # a killed writer may have left a commit that it never synced
                 os.fsync(self._descriptor)
         self._ended = self._offset if recovered.final else -1  # nothing to add at close while nothing was written
 

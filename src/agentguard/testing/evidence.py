@@ -1,0 +1,36 @@
+"""What a test asks a guard's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from agentguard import Code, Denied, Guard
+from agentguard.canonical import parse
+from agentguard.log import iter_records
+
+
+def records(guard: Guard, kind: str | None = None, **members: Any) -> list[dict[str, Any]]:
+    """The records in the guard's log, in the order in which they were written: of one type, and with these members, where given."""
+    found = [parse(record) for _, _, record in iter_records(guard.home.path)]
+    wanted = members if kind is None else {"type": kind, **members}
+    return [record for record in found if all(record.get(name) == value for name, value in wanted.items())]
+
+
+def checked(guard: Guard, execution: str) -> Any:
+    """The arguments of an execution as they were checked: bound to the tool, where that made a difference."""
+    values = {item.kind: item.value for item in guard.home.side.get(execution)}
+    return parse(values.get("bound", values["arguments"]))
+
+
+@contextmanager
+def assert_denied(code: Code | str | None = None) -> Iterator[pytest.ExceptionInfo[Denied]]:
+    """Pass if the block raises Denied with this code, or with any if none is given. Its `.value.decision` tells the rest."""
+    with pytest.raises(Denied) as caught:
+        yield caught
+    decision = caught.value.decision
+    if code is not None and decision.code != code:
+        pytest.fail(f"denied with {decision.code} instead of {code}: {decision.explain()}")
