@@ -107,7 +107,7 @@ class Inner:
         tool = register(
             bodies[0],
             name=inner.name,
-            injected=tuple(_injected_names(inner)),
+            injected=tuple(_injected_names(inner, bodies)),
             schema={name: part for name, part in shape.items() if name not in ("title", "description")},
             binder=lambda presented: Run(self, None).bind(presented),
             watch=tuple([(inner, name) for name in ("name", "description", "args_schema", "func", "coroutine") if hasattr(inner, name)]),
@@ -117,7 +117,8 @@ class Inner:
         )
         parameters = replace(tool.parameters, simple=True)  # LangChain passes arguments by name, but for a Tool, which takes one text
         if isinstance(inner, Tool):
-            parameters = replace(parameters, positional=tuple(inner.args), simple=False)
+            others = {name: value for name, value in parameters.defaults.items() if name not in parameters.positional[:1]}
+            parameters = replace(parameters, positional=tuple(inner.args), defaults=others, simple=False)
         tool = replace(tool, parameters=parameters)
         return replace(tool, name=known.name, entry=known.entry, fingerprint=known.fingerprint) if known is not None else tool
 
@@ -135,12 +136,13 @@ def _undecorated(given: BaseTool) -> tuple[BaseTool, Pinned | None]:
     return (given.model_copy(update={name: bare(fn) for name, fn in parts.items()}), known) if known is not None else (given, None)
 
 
-def _injected_names(inner: BaseTool) -> frozenset[str]:
+def _injected_names(inner: BaseTool, bodies: list[Callable[..., Any]]) -> set[str]:
     """The arguments that LangChain and LangGraph fill in, by LangChain's own account."""
     fields = {} if isinstance(inner.args_schema, dict) else getattr(inner.get_input_schema(), "model_fields", {})
     names = {*fields, *inner._injected_args_keys, "callbacks", "run_manager"}
     hidden = names - inner._filter_injected_args(dict.fromkeys(names)).keys()
-    return frozenset(hidden | ({"config"} - fields.keys()))
+    configs = {"config", *[name for body in bodies if (name := _get_runnable_config_param(body)) is not None]}
+    return hidden | (configs - fields.keys())
 
 
 def _wants(run: Callable[..., Any]) -> tuple[str | None, bool]:
@@ -201,7 +203,7 @@ class Run:
             raise InvalidInput(f"{type(error).__name__}: {error}"[:400]) from None
         values = {**dict(zip(tool.args if given else (), given, strict=False)), **values}
         self.injected = {name: values.pop(name) for name in self.inner.pinned.entry.injected if name in values}
-        bound = {}
+        bound = {name: value for name, value in self.inner.pinned.parameters.defaults.items() if name not in values}
         for name, value in values.items():
             shown = plain(value)
             bound[name] = freeze(shown)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentguard import Guard
-from agentguard.context import current_task
+from agentguard.context import current_execution, current_task
 from agentguard.enforcement import NOBODY
 from agentguard.task import Task
 
@@ -49,13 +49,17 @@ def acting_as(guard: Guard, agent: str, task: Task | None = None) -> Iterator[Ta
 
 
 def _derived(guard: Guard, current: Task, agent: str) -> Task:
-    """The task of `agent` below `current`. After a hand-off from hand to hand the giver is the latest that may delegate to it."""
+    """The task of `agent` below `current`. Where agents hand off to each other, the giver may be one that acts in the same execution:
+    of a → b → c only b need have c among its delegates. The latest comes first.
+    """
+    here = current_execution.get()
     with _deriving:
-        made = current.derived.get(agent)
+        made, _ = current.derived.pop(agent, (None, None))
         if made is None or made.closed:
-            givers = (current, *reversed(current.derived.values()))
-            giver = next((one for one in givers if guard.policy.may_delegate((*_path(one), agent)) is None), current)
-            made = current.derived[agent] = giver.delegate(agent).issue()
+            others = [one for one, where in reversed(current.derived.values()) if where == here]
+            giver = next((one for one in (current, *others) if guard.policy.may_delegate((*_path(one), agent)) is None), current)
+            made = giver.delegate(agent).issue()
+        current.derived[agent] = (made, here)
         return made
 
 

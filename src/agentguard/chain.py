@@ -19,7 +19,7 @@ from agentguard.constraint import Entry
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.jws import Token, peek
-from agentguard.link import DEFAULT_LIMITS, Anchor, ChainError, Initiator, Limits, Link, TrustAnchors
+from agentguard.link import DEFAULT_LIMITS, Anchor, ChainError, Initiator, Limits, Link, TrustAnchors, word
 from agentguard.steps import child_link, root_link
 
 __all__ = [
@@ -259,9 +259,9 @@ def check_scope(
     arguments = leaf.tools.get(tool)
     if arguments is None:
         step = "6b" if leaf.entry else "6a"
-        granted = ", ".join(sorted(leaf.tools)[:8]) or "no tool"
-        message = "the artifact does not grant this tool"
-        return ChainError(Code.TOOL_NOT_IN_SCOPE, step, index, message, subject=tool, required=f"one of: {granted}", found=tool[:64])
+        granted = ", ".join([word(name) for name in sorted(leaf.tools)[:8]]) or "no tool"
+        message, found = "the artifact does not grant this tool", word(tool)
+        return ChainError(Code.TOOL_NOT_IN_SCOPE, step, index, message, subject=found, required=f"one of: {granted}", found=found)
     if arguments.rest and not any_arguments:
         message, required = "the artifact admits arguments that it does not name", "every argument named"
         return ChainError(Code.ARGUMENT_NOT_IN_SCOPE, "6b", index, message, subject="*", required=required, found="*")
@@ -281,7 +281,7 @@ def check_scope(
 
 def _argument(link: int, name: str, required: str, found: str) -> ChainError:
     message = "the argument is outside what the artifact grants"
-    return ChainError(Code.ARGUMENT_NOT_IN_SCOPE, "6b", link, message, subject=name, required=required, found=found)
+    return ChainError(Code.ARGUMENT_NOT_IN_SCOPE, "6b", link, message, subject=word(name), required=required, found=found)
 
 
 def check_audience(chain: VerifiedChain, audience: Collection[str], *, require: bool = False) -> ChainError | None:
@@ -292,7 +292,7 @@ def check_audience(chain: VerifiedChain, audience: Collection[str], *, require: 
     audience = (audience,) if isinstance(audience, str) else audience  # `in` would find parts of a string
     for index, names in chain.audiences:
         if not any(name in audience for name in names):
-            required, found = " or ".join(sorted(audience)) or "no audience", ", ".join(names)[:256]
+            required, found = " or ".join(sorted(audience)) or "no audience", word(", ".join(names), 256)
             return ChainError(Code.AUDIENCE_MISMATCH, "6c", index, "the artifact is for somebody else", required=required, found=found)
     if require and not chain.audiences:
         return ChainError(Code.AUDIENCE_MISMATCH, "6c", len(chain.links) - 1, "no artifact of the chain names an audience")

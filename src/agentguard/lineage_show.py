@@ -84,7 +84,7 @@ def _who(initiator: Any) -> Line:
 def _verdict(execution: Execution) -> Line:
     status = execution.status
     if execution.verdict != "allow":
-        return [(f"{execution.verdict} {printable(status)}", "warn" if execution.verdict == "ask" else "bad")]
+        return [(f"{printable(execution.verdict)} {printable(status)}", "warn" if execution.verdict == "ask" else "bad")]
     if status == "unknown":
         return [("allow", "good"), (", outcome UNKNOWN", "warn")]
     tail = f" {printable(execution.outcome.error)}" if execution.outcome is not None and execution.outcome.error else ""

@@ -1,6 +1,6 @@
 """What a chain is made of: limits, trust anchors, links, and the error that says where one fails.
 
-Format: AAT -02 (`draft-niyikiza-oauth-attenuating-agent-tokens-02`), plain or with our profile (DESIGN §4, docs/profile.md).
+Format: AAT -02, plain or with our profile (DESIGN §4); docs/profile.md names the draft and every difference.
 """
 
 from __future__ import annotations
@@ -60,6 +60,13 @@ class TrustAnchors:
         self.by_key = MappingProxyType({key: frozenset(names) for key, names in issuers.items()})
         named = sorted([key.thumbprint(), *sorted(names)] for key, names in issuers.items())
         self.digest = hashlib.sha256(jcs(named)).digest()
+
+
+def word(text: str, limit: int = 64) -> str:
+    """What somebody else wrote, fit for a message: printable ASCII, shortened."""
+    text = text[: limit + 1]
+    shown = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 class ChainError(InvalidInput):

@@ -14,7 +14,7 @@ from agentguard.constraint import Entry, ToolMap, parse_tool_map
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.keys import AGENT_NAME
-from agentguard.link import ChainError, Initiator, Limits, Link, Profile, Uses
+from agentguard.link import ChainError, Initiator, Limits, Link, Profile, Uses, word
 
 CLAIM: Final = "agentguard"
 
@@ -31,7 +31,7 @@ def read_profile(claims: Mapping[str, Any], link: int, limits: Limits) -> Profil
         raise _malformed("profile", link, "a token of the profile has a claim object agentguard")
     unknown = sorted(set(body) - _MEMBERS)
     if unknown:
-        raise _malformed("profile", link, f"the claim object has the unknown member {unknown[0][:64]!r}")
+        raise _malformed("profile", link, f"the claim object has the unknown member {word(unknown[0])}")
     agent = body.get("agent")
     if type(agent) is not str or AGENT_NAME.fullmatch(agent) is None:
         raise _malformed("profile.agent", link, "agent must be 1 to 256 printable ASCII characters")

@@ -18,7 +18,7 @@ from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.jws import TOKEN_TYPE, Token, read_header
 from agentguard.keys import PublicKey
-from agentguard.link import MAX_CLAIM_DEPTH, ChainError, Limits, Link, Profile, TrustAnchors
+from agentguard.link import MAX_CLAIM_DEPTH, ChainError, Limits, Link, Profile, TrustAnchors, word
 from agentguard.profile import check_child_profile, check_root_profile, read_profile
 
 ENTRY_TYPE: Final = "attenuating_agent_token"
@@ -76,7 +76,7 @@ def check_root(
     if type(iss) is not str or _URI.fullmatch(iss) is None:
         _malformed("3k", 0, "iss must be a URI")
     if iss not in issuers:
-        raise ChainError(Code.ISSUER_UNTRUSTED, "3k", 0, "iss is not the issuer of the key that signed", found=iss[:256])
+        raise ChainError(Code.ISSUER_UNTRUSTED, "3k", 0, "iss is not the issuer of the key that signed", found=word(iss, 256))
     holder = _holder(claims, "3l", 0)
     details = claims.get("authorization_details")
     entry = _entry(details, "3m", 0) if type(details) is list else None
@@ -167,8 +167,8 @@ def _anchored(token: Token, hint: Any, anchors: TrustAnchors) -> tuple[PublicKey
         if token.signed_by(key):
             return key, issuers
     if hinted:
-        raise ChainError(Code.SIGNATURE_INVALID, "3b", 0, "the issuer that the root names did not sign it", found=str(hint)[:256])
-    raise ChainError(Code.ISSUER_UNTRUSTED, "3b", 0, "no trust anchor signed the root", found=str(hint)[:256])
+        raise ChainError(Code.SIGNATURE_INVALID, "3b", 0, "the issuer that the root names did not sign it", found=word(str(hint), 256))
+    raise ChainError(Code.ISSUER_UNTRUSTED, "3b", 0, "no trust anchor signed the root", found=word(str(hint), 256))
 
 
 def _claims(token: Token, step: str, link: int) -> Mapping[str, Any]:
@@ -258,7 +258,7 @@ def _times(iat: int, exp: int, parent: Link, index: int, limits: Limits, now: fl
 def _narrowed(tools: Mapping[str, ToolMap], parent: Link, index: int) -> None:
     for tool in tools:
         if tool not in parent.tools:
-            raise ChainError(Code.DELEGATION_INVALID, "4p1", index, f"the parent does not grant the tool {tool[:64]!r}", subject=tool)
+            raise ChainError(Code.DELEGATION_INVALID, "4p1", index, f"the parent does not grant the tool {word(tool)}", subject=word(tool))
     worst: tuple[str, str, str] | None = None  # the draft goes step by step, we go tool by tool: report the earliest step
     for tool, child in tools.items():
         failure = map_narrows(child, parent.tools[tool], profile=parent.profile is not None)
@@ -266,7 +266,7 @@ def _narrowed(tools: Mapping[str, ToolMap], parent: Link, index: int) -> None:
             worst = (*failure, tool)
     if worst is not None:
         step, why, tool = worst
-        raise ChainError(Code.DELEGATION_INVALID, step, index, f"{tool[:64]!r} is wider than in the parent: {why}", subject=tool)
+        raise ChainError(Code.DELEGATION_INVALID, step, index, f"{word(tool)} is wider than in the parent: {why}", subject=word(tool))
 
 
 def _audience(claims: Mapping[str, Any]) -> tuple[str, ...] | None:

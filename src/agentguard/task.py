@@ -71,7 +71,7 @@ class Task:
         self.proof: str | None = None
         self.key: Signer | None = None
         self._closed = False
-        self.derived: dict[str, Task] = {}  # by agent, what adapters derived from this task on their own
+        self.derived: dict[str, tuple[Task, str | None]] = {}  # by agent, what adapters derived, and the execution it last acted in
         self._entered: list[Token[Task | None]] = []
         self._id = ""
 

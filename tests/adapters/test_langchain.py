@@ -143,7 +143,7 @@ def test_tools_of_the_provider_are_refused(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("guard_first", [True, False])
-@pytest.mark.parametrize("mode", ["before_tools", "per_call"])
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
 def test_human_in_the_loop_may_edit_and_the_edit_is_checked(guard: Guard, guard_first: bool, mode: Any) -> None:
     """An approval that edits the call comes before the decision, wherever the guard stands; and it does not use the call up."""
     for edited, outcome in ((8, "paid 8"), (80, "Denied (argument_not_allowed)")):
@@ -154,7 +154,7 @@ def test_human_in_the_loop_may_edit_and_the_edit_is_checked(guard: Guard, guard_
         answer = {"type": "edit", "edited_action": {"name": "pay", "args": {"amount": edited}}}
         with guard.task("triage", initiator="user:test"):
             assert agent.invoke(GO, config)["__interrupt__"]
-            (text,) = said(agent.invoke(Command(resume={"decisions": [answer]}), config))
+            (text,) = said(agent.invoke(Command(resume={"decisions": [answer]} if mode == "batched" else answer), config))
         assert outcome in text
 
 

@@ -228,7 +228,7 @@ def test_a_key_file_that_others_can_read_is_refused(started: Path) -> None:
         assert "others can get at it" in doctor.stdout
 
 
-# --- calls from elsewhere ------------------------------------------------------------------------------------------------------------------
+# --- calls from elsewhere -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_from_elsewhere_needs_the_holders_proof(started: Path) -> None:
@@ -242,10 +242,8 @@ def test_a_call_from_elsewhere_needs_the_holders_proof(started: Path) -> None:
     call = {"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}, "call_id": "c-1"}
     with inside(started):
         Path("call.json").write_text(json.dumps(call))
-        assert (
-            run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:bob", "--home", "there", "-o", "grant.json").exit_code
-            == 0
-        )
+        issued = run("artifact", "issue", "-p", "policy.yaml", "-a", "triage", "-i", "user:bob", "--home", "there", "-o", "grant.json")
+        assert issued.exit_code == 0
         keys = KeyRing("there/keys")
         issuer, holder = keys.issuer().public, keys.holder("triage")
         trust = {"anchors": [{"iss": issuer.uri, "jwk": issuer.jwk()}], "agents": {"triage": holder.public.jwk()}}

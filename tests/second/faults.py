@@ -237,14 +237,14 @@ def _delegates(choose: Chooser, plan: Plan) -> None:
     """Take the edge away, or allow a hop less, or leave an agent out."""
     index = _some_link(choose, plan)
     agents = plan.policy["agents"]
-    own = agents[plan.route[index]]
     what = choose.pick(["edge", "depth", "agent"])
-    if what == "agent" and index < len(plan.route):
-        del agents[plan.route[index]]
+    if what == "agent":
+        agents.pop(plan.route[index], None)
     elif index + 1 < len(plan.route):
-        edge = own["delegates"][plan.route[index + 1]]
+        edges = agents.get(plan.route[index], {"delegates": {}})["delegates"]
+        edge = edges.get(plan.route[index + 1], {"depth": 1})
         if what == "edge" or edge["depth"] == 1:
-            del own["delegates"][plan.route[index + 1]]
+            edges.pop(plan.route[index + 1], None)
         else:
             edge["depth"] = max(1, len(plan.route) - 2 - index)
 

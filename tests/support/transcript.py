@@ -7,8 +7,8 @@
     ! error: missing.yaml: cannot read the file: No such file or directory (…)
     [exit 3]
 
-Lines of standard error begin with `! `, an exit code other than 0 ends the answer. `< name` feeds a file to standard input, `> name` keeps
-standard output, and is not shown. `%` lines set the stage:
+Lines of standard error begin with `! `, an empty line is `~`, an exit code other than 0 ends the answer. `< name` feeds a file to standard
+input, `> name` keeps standard output, which is not shown then. `%` lines set the stage:
 
     % file call.json {"agent": "triage"}             write a file; further lines of it begin with `| `
     % set task lineage --json : tasks.0.id           keep a value of a command's JSON; $task stands for it from then on
@@ -52,7 +52,7 @@ _VOLATILE: list[tuple[str, str]] = [
     (r"agentguard [0-9]+[+.][^ \n]+", "agentguard <version>"),
     (r"thumbprint:sha-256:[A-Za-z0-9_-]{43}", "thumbprint:sha-256:<thumbprint>"),
     (r"\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}", "+<key>"),
-    (r"\b[A-Za-z0-9+/]{43}=", "<base64>"),
+    (r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=", "<base64>"),
     (r"(?m)^(— \S+) [A-Za-z0-9+/=]{60,}$", r"\1 <signature>"),
     (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<token>"),
     (r"bytes? [0-9]+\b", "byte <n>"),
@@ -64,7 +64,7 @@ def steady(text: str, directory: Path) -> str:
     text = text.replace(str(directory.resolve()), "DIR").replace(str(directory), "DIR")
     for pattern, word in _VOLATILE:
         text = re.sub(pattern, word, text)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    return "\n".join(line.rstrip() or "~" for line in text.splitlines())
 
 
 @dataclass

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, TOOLS, chain_of, extend, key, mint, profile, tools, verified
-from vectors.forge import ALICE, PROFILE_HEADER, ROOT_KEY, root
 
 from agentguard.artifact import Initiator, Link, Profile, Uses, derive, dump_presentation, issue, new_id, parse_presentation
 from agentguard.canonical import b64url_decode, jcs
@@ -17,6 +16,9 @@ from agentguard.constraint import NO_ARGUMENTS
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.profile import profile_claim
+from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, TOOLS, chain_of, extend, key, mint, profile, tools, verified
+from vectors.forge import ALICE, PROFILE_HEADER, ROOT_KEY, root
 
 
 class TestIssue:
@@ -242,6 +244,13 @@ class TestProfileClaim:
             self.read(self.body(**changes))
         assert (refused.value.step, refused.value.code) == (step, Code.ARTIFACT_MALFORMED)
 
+    def test_the_example_of_the_documentation_is_read(self) -> None:
+        page = (Path(__file__).resolve().parents[2] / "docs" / "profile.md").read_text(encoding="utf-8")
+        body = json.loads(page.partition("```json\n")[2].partition("```")[0])
+        read = self.read(body).profile
+        assert read is not None
+        assert profile_claim(read) == body
+
     @pytest.mark.parametrize("body", [None, [], "a0", {}])
     def test_the_claim_is_an_object(self, body: Any) -> None:
         with pytest.raises(ChainError):
@@ -258,7 +267,8 @@ class TestPresentation:
     @pytest.mark.parametrize(
         "data",
         [
-            "", "[]", "null", "5", b"\xff", '{"aat_chain": []}', '{"aat_chain": "a"}', '{"aat_chain": [1]}', '{"aat_chain": ["a"], "aat_pop": null}',
+            "", "[]", "null", "5", b"\xff", '{"aat_chain": []}', '{"aat_chain": "a"}', '{"aat_chain": [1]}',
+            '{"aat_chain": ["a"], "aat_pop": null}',
             '{"aat_chain": ["a"], "aat_pop": ["b"]}', '{"aat_chain": ["a"], "aat_chain": ["b"]}', "{}", {}, {"aat_chain": None}, 5, None,
             "[" * 100_000, '{"aat_chain": ["' + "a" * (1 << 20) + '"]}',
         ],

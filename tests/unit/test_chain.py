@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, chain_of, extend, key, mint, profile, verified
-from vectors.forge import HEADER, PROFILE_HEADER, ROOT_KEY, child, root
 
 from agentguard import chain as chain_module
 from agentguard.artifact import Initiator, Profile, Uses
@@ -27,6 +25,8 @@ from agentguard.chain import (
 from agentguard.constraint import parse_tool_map
 from agentguard.decision import Code, Reason
 from agentguard.keys import PublicKey
+from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, chain_of, extend, key, mint, profile, verified
+from vectors.forge import HEADER, PROFILE_HEADER, ROOT_KEY, child, root
 
 FORGED = TrustAnchors([Anchor(ISS, PublicKey.from_raw(ROOT_KEY.raw))])
 
@@ -245,7 +245,7 @@ class TestPrefixCache:
         verify_structure(chain.tokens, ANCHORS, cache=cache)
         leaf = extend(chain, "a9")
         judged: list[int] = []
-        real = chain_module.child_link
+        real = vars(chain_module)["child_link"]
 
         def count(*args: Any, **kwargs: Any) -> Any:
             judged.append(1)

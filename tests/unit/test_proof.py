@@ -8,9 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from support.artifacts import ISS, ISSUER, NOW, chain_of, key, mint, verified
-from vectors.forge import DEFAULTS, READ, Vectors, proof, request_line, root
-from vectors.generate import FILES
 
 from agentguard.artifact import dump_presentation
 from agentguard.canonical import freeze
@@ -19,6 +16,9 @@ from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.proof import Proof, make_proof, verify_proof
 from agentguard.request import MAX_LINE, answer
+from support.artifacts import ISS, ISSUER, NOW, chain_of, key, mint, verified
+from vectors.forge import DEFAULTS, READ, Vectors, proof, request_line, root
+from vectors.generate import FILES
 
 ARGS = freeze({"path": "/data/a"})
 LEAF = chain_of(2).leaf
@@ -149,7 +149,7 @@ class TestRequest:
         assert answer(line)["verdict"] == "DENY"
 
     def test_never_raises_for_mutated_requests(self) -> None:
-        """Requests with a value, a character or a stretch of text replaced: any verdict, no exception, and PERMIT only for the untouched."""
+        """Requests with a value, a character or a stretch of text replaced: a verdict, and no exception."""
         chance = random.Random(7)
         odd: list[Any] = [None, True, 5, -1, 1.5, "", "x", [], {}, [[]], {"a": {}}, "\ud800", 2**70, 1e300]
         for _ in range(1500):

@@ -6,8 +6,27 @@ import json
 from typing import Any
 
 from vectors.forge import (
-    ALICE, AUDIENCE, DEFAULTS, HEADER, ISSUER, MALLORY, NOW, PROFILE_HEADER, PROOF_HEADER, READ, ROOT_KEY, TOOLS, WILDCARD, Jws, Vectors,
-    b64, bare, child, encode, entry, identifier, proof, root, sign,
+    ALICE,
+    AUDIENCE,
+    DEFAULTS,
+    HEADER,
+    ISSUER,
+    MALLORY,
+    NOW,
+    PROFILE_HEADER,
+    PROOF_HEADER,
+    READ,
+    ROOT_KEY,
+    WILDCARD,
+    Vectors,
+    b64,
+    bare,
+    child,
+    encode,
+    identifier,
+    proof,
+    root,
+    sign,
 )  # fmt: skip
 
 EVIL = "https://evil.example"
@@ -129,7 +148,7 @@ def proofs() -> Vectors:
     chain = [base, leaf]
 
     def case(name: str, step: str | None, policy: dict[str, Any] | None = None, **changes: Any) -> None:
-        members = {} if policy is None else {"policy": {"audience": AUDIENCE, **policy}}
+        members: dict[str, Any] = {} if policy is None else {"policy": {"audience": AUDIENCE, **policy}}
         out.add(f"proof: {name}", f"8 step {step or '8'}", step, chain, pop=proof(leaf, *READ, **changes), **members)
 
     good = proof(leaf, *READ)

@@ -7,8 +7,32 @@ import hashlib
 from typing import Any
 
 from vectors.forge import (
-    ALICE, AUDIENCE, BOB, CAROL, HEADER, ISSUER, MALLORY, NOW, PROFILE_HEADER, PROOF_HEADER, READ, ROOT_KEY, TOOLS, WILDCARD, Jws, Key,
-    Vectors, b64, bare, child, encode, entry, identifier, proof, root, sign,
+    ALICE,
+    AUDIENCE,
+    BOB,
+    CAROL,
+    HEADER,
+    ISSUER,
+    MALLORY,
+    NOW,
+    PROFILE_HEADER,
+    PROOF_HEADER,
+    READ,
+    ROOT_KEY,
+    TOOLS,
+    WILDCARD,
+    Jws,
+    Key,
+    Vectors,
+    b64,
+    bare,
+    child,
+    encode,
+    entry,
+    identifier,
+    proof,
+    root,
+    sign,
 )  # fmt: skip
 
 PRIME = 2**255 - 19

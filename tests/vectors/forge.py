@@ -9,6 +9,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,9 @@ def b64(data: bytes) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """JCS for what stands in the vectors: ASCII member names, and numbers that Python prints as JCS does."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    """JCS for what stands in the vectors: ASCII member names, and numbers that Python prints as JCS does. Lone surrogates are escaped."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode("utf-8")
 
 
 class Key:

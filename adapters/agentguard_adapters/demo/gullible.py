@@ -1,7 +1,8 @@
 """A model that believes everything it reads: deterministic, and without a network.
 
-Real models cannot always tell the orders of their user from those in a document; this one never can. It knows a few kinds of order, looks
-for them in every message alike, and carries out each one that it has not carried out yet, the latest first. Nothing in here knows of an attack.
+Real models cannot always tell the orders of their user from those in a document; this one never can. It knows a few kinds of order,
+looks for them in every message alike, and carries out each that it has not carried out yet, the latest first. Nothing here knows of an
+attack.
 """
 
 from __future__ import annotations

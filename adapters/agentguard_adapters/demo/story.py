@@ -30,7 +30,7 @@ def post(url: str, body: str) -> str:
 def middleware(guard: Guard, agent: str) -> Middleware:
     """What stands around each agent."""
     layers: Middleware = [ModelCallLimitMiddleware(run_limit=40)]
-    layers.append(GuardMiddleware(guard, agent=agent))  # the guard line: all that agentguard is to this application
+    layers.append(GuardMiddleware(guard, agent=agent))  # this line is agentguard
     return layers
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from agentguard.cli import exits
 from agentguard.cli.artifact import app as artifact_app
 from agentguard.cli.check import check
+from agentguard.cli.demo import demo
 from agentguard.cli.doctor import doctor
 from agentguard.cli.init import init
 from agentguard.cli.lineage import lineage
@@ -72,6 +73,7 @@ def root(
     """Options of the command as a whole."""
 
 
+app.command("demo")(demo)
 app.command("init")(init)
 app.add_typer(policy_app, name="policy")
 app.add_typer(artifact_app, name="artifact")

@@ -194,10 +194,11 @@ class AdapterConformance(abc.ABC):
         assert notes.taken == [checked(conforming, decision["id"])]
 
     def test_rewriting_by_another_hook_is_caught(self, conforming: Guard, mode: Mode) -> None:
+        """What was checked runs, or nothing does."""
         notes = Notes()
         with conforming.task("lead", initiator="user:test"):
             self.one(conforming, notes, mode, note(), rewrite=lambda tool, arguments: {**arguments, "times": 4})
-        assert notes.taken == []
+        assert notes.taken in ([], [note().arguments])
 
     def test_rewriting_in_place_is_caught(self, conforming: Guard, mode: Mode) -> None:
         """A hook that keeps the arguments it saw and changes a nested one later changes nothing that runs."""
