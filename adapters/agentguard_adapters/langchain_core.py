@@ -9,6 +9,7 @@ before the tool runs. The tool object that was given stays what it was: whoever 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -172,3 +173,8 @@ class GuardedTool(BaseTool):
             run.injected = {name: arguments[name] for name in named if filled or not is_json(arguments[name])}
             arguments = {name: value for name, value in arguments.items() if name not in run.injected}
         return ToolCall(agent, pinned.name, arguments, run.call_id), pinned.with_binder(run.bind)
+
+
+for _way in (GuardedTool._run, GuardedTool._arun):  # LangChain reads both at every call, and need not work them out each time
+    _way.__annotations__ = {"config": RunnableConfig}
+    _way.__signature__ = inspect.signature(_way)  # type: ignore[union-attr]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -93,9 +93,7 @@ class Inner:
         if known is None or guard.tools.get(known.name) is not known:
             guard.register(self.pinned)
         self.backstop = Backstop(guard)
-        own_async = type(self.tool)._arun is not BaseTool._arun
-        self._sync_wants = _wants(self.tool._run)
-        self._async_wants = _wants(self.tool._arun) if own_async else self._sync_wants
+        self.sync_body, self.async_body = Body.of(self.tool, "func", "_run"), Body.of(self.tool, "coroutine", "_arun")
 
     def _pin(self, known: Pinned | None) -> Pinned:
         inner = self.tool
@@ -122,11 +120,32 @@ class Inner:
         tool = replace(tool, parameters=parameters)
         return replace(tool, name=known.name, entry=known.entry, fingerprint=known.fingerprint) if known is not None else tool
 
-    def framework(self, config: Any, manager: Any, *, sync: bool) -> dict[str, Any]:
-        """What LangChain passes to the tool's `_run` or `_arun` beside its arguments."""
-        parameter, managed = self._sync_wants if sync else self._async_wants
-        passing = {parameter: config} if parameter is not None else {}
-        return {**passing, "run_manager": manager} if managed else passing
+
+class Body(NamedTuple):
+    """The function that a run ends in, and under which names it takes LangChain's config and callbacks."""
+
+    fn: Callable[..., Any]
+    config: str | None
+    manager: str | None
+
+    @classmethod
+    def of(cls, inner: BaseTool, name: str, method: str) -> Body:
+        """The function that the tool holds, for LangChain's own classes; the method of a class of one's own."""
+        fn = getattr(inner, name, None)
+        if fn is not None and getattr(type(inner), method) in (getattr(StructuredTool, method), getattr(Tool, method)):
+            return cls(fn, _get_runnable_config_param(fn), "callbacks" if "callbacks" in _parameters(fn) else None)
+        asked = inner._run if type(inner)._arun is BaseTool._arun else getattr(inner, method)
+        manager = "run_manager" if "run_manager" in _parameters(asked) else None
+        return cls(getattr(inner, method), _get_runnable_config_param(asked), manager)
+
+    def framework(self, config: Any, manager: Any) -> dict[str, Any]:
+        """What LangChain passes beside the arguments."""
+        passing = {self.config: config} if self.config is not None else {}
+        if self.manager == "run_manager":
+            passing[self.manager] = manager
+        elif self.manager is not None and manager is not None:
+            passing[self.manager] = manager.get_child()
+        return passing
 
 
 def _undecorated(given: BaseTool) -> tuple[BaseTool, Pinned | None]:
@@ -145,9 +164,8 @@ def _injected_names(inner: BaseTool, bodies: list[Callable[..., Any]]) -> set[st
     return hidden | (configs - fields.keys())
 
 
-def _wants(run: Callable[..., Any]) -> tuple[str | None, bool]:
-    """Under which name a tool's `_run` takes the config, and whether it takes a run manager."""
-    return _get_runnable_config_param(run), "run_manager" in inspect.signature(run).parameters
+def _parameters(fn: Callable[..., Any]) -> Collection[str]:
+    return inspect.signature(fn).parameters
 
 
 def answer(denied: Denied, on_deny: OnDeny, name: str, call_id: str | None, mistakes: str = "") -> ToolMessage:
@@ -242,9 +260,11 @@ class Run:
     def go(self, config: Any, manager: Any) -> Any:
         """Run the body; what it starts has passed nothing yet."""
         passed.set(None)
-        return self.permit.run(self.inner.tool._run, self.injected | self.inner.framework(config, manager, sync=True), self.live)
+        body = self.inner.sync_body
+        return self.permit.run(body.fn, self.injected | body.framework(config, manager), self.live)
 
     async def ago(self, config: Any, manager: Any) -> Any:
         """The same for the async body."""
         passed.set(None)
-        return await self.permit.arun(self.inner.tool._arun, self.injected | self.inner.framework(config, manager, sync=False), self.live)
+        body = self.inner.async_body
+        return await self.permit.arun(body.fn, self.injected | body.framework(config, manager), self.live)

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from agentguard import control
 from agentguard.artifact import Initiator, parse_presentation
@@ -32,6 +32,9 @@ from agentguard.notice import say
 from agentguard.permit import Permit
 from agentguard.policy import Policy, load
 from agentguard.task import Task, initiator_of, parse_ttl
+
+if TYPE_CHECKING:
+    from agentguard.lineage import Lineage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -172,14 +175,14 @@ class Guard:
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 call, hidden = self._called(tool, args, kwargs)
-                permit = self.borrow(tool, call.arguments) or await self.acheck(call)
+                permit = self.borrow(tool, call.arguments) or await self.acheck(call, tool=tool)
                 return await permit.arun(fn, hidden)
 
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 call, hidden = self._called(tool, args, kwargs)
-                permit = self.borrow(tool, call.arguments) or self.check(call)
+                permit = self.borrow(tool, call.arguments) or self.check(call, tool=tool)
                 return permit.run(fn, hidden)
 
         functools.update_wrapper(wrapper, fn)
@@ -358,6 +361,15 @@ class Guard:
     def stop(self, kind: str, value: str = "", *, by: str = "operator", reason: str = "") -> None:
         """Withdraw authority at once, for every guard on this home: kind is link, task, agent, initiator, key or all."""
         control.stop(self.home, self._enforcement.ledger, kind, value, by=by, reason=reason)
+
+    def lineage(self, subject: str | None = None) -> Lineage:
+        """Who caused what, read from the log: all tasks, or the task or execution with the id `subject`. Shows itself in a notebook.
+
+        Raises InvalidInput for an id that nothing has.
+        """
+        from agentguard.records import read_lineage  # the index is for questions; a guard that is asked none does without it
+
+        return read_lineage(self.home.path, subject)
 
     def poison(self, why: str) -> None:
         """Deny everything from here on, until the guard is opened anew."""

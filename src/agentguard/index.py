@@ -244,9 +244,10 @@ class Index:
         """The decision of an execution and its outcome."""
         return self._rows("execution = ?", (execution,))
 
-    def of_type(self, kind: str) -> tuple[Row, ...]:
-        """The records of one type, oldest first."""
-        return self._rows("type = ?", (kind,))
+    def latest(self, kind: str, count: int) -> tuple[Row, ...]:
+        """The latest `count` records of one type, oldest first."""
+        statement = f"SELECT {_COLUMNS} FROM record WHERE type = ? ORDER BY time DESC, shard, number LIMIT ?"  # noqa: S608  # constants only
+        return tuple(Row(*row) for row in reversed(self._query(statement, (kind, count))))
 
     def without_task(self) -> tuple[Row, ...]:
         """The decisions about calls that no task granted, oldest first."""

@@ -16,6 +16,9 @@ from typing import Final
 from agentguard.errors import InvalidInput
 
 _sha256 = hashlib.sha256
+# A begun state is copied faster than a new one is set up.
+_begin_leaf = _sha256(b"\x00").copy
+_begin_node = _sha256(b"\x01").copy
 
 #: The root of a tree without leaves: the hash of nothing (RFC 6962 §2.1).
 EMPTY_ROOT: Final = _sha256(b"").digest()
@@ -24,12 +27,16 @@ HASH_SIZE: Final = 32
 
 def leaf_hash(record: bytes) -> bytes:
     """SHA-256(0x00 ‖ record)."""
-    return _sha256(b"\x00" + record).digest()
+    state = _begin_leaf()
+    state.update(record)
+    return state.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 ‖ left ‖ right)."""
-    return _sha256(b"\x01" + left + right).digest()
+    state = _begin_node()
+    state.update(left + right)
+    return state.digest()
 
 
 def fold(peaks: Sequence[bytes]) -> bytes:
@@ -38,7 +45,7 @@ def fold(peaks: Sequence[bytes]) -> bytes:
         return EMPTY_ROOT
     node = peaks[-1]
     for peak in peaks[-2::-1]:
-        node = _sha256(b"\x01" + peak + node).digest()
+        node = node_hash(peak, node)
     return node
 
 
@@ -67,7 +74,7 @@ class Frontier:
         size = self.size
         self.size = size + 1
         if size & 1:
-            leaf = _sha256(b"\x01" + peaks.pop() + leaf).digest()
+            leaf = node_hash(peaks.pop(), leaf)
             size >>= 1
             while size & 1:
                 peaks.pop()

@@ -2,15 +2,19 @@
 
 `admit` is one SQL statement, so it is one transaction: it compares the version that the decision was made on, takes the replay id and
 charges every counter, or changes nothing. What it refuses is then explained from one read snapshot. Outcomes live in the log; the store
-keeps them only for tools that may be rerun, because only there does an outcome decide anything.
+keeps them only for tools that may be rerun, because only there does an outcome decide anything. A task that only this process can use is
+counted in memory instead, until it is shared (state_owned.py).
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,14 +31,18 @@ from agentguard.admission import (
     Superseded,
     counter_key,
 )
-from agentguard.errors import InvalidInput
+from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
-from agentguard.state_file import Durability, StateFile
+from agentguard.state_file import StateFile
+from agentguard.state_owned import CAP, OwnedTask, refuse_unshared
 from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, read_history, undo
+from agentguard.state_schema import Durability
 
-# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved: the table's CHECK refuses either, and a
-# statement that fails changes nothing.
-_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ?, ?, ?, ?, ?, ?)"
+# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved or the task is counted in somebody's memory: the
+# table's CHECK refuses each, and a statement that fails changes nothing.
+_INSERT: Final = (
+    "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ? AND NOT EXISTS (SELECT 1 FROM owner WHERE task = ?), ?, ?, ?, ?, ?)"
+)
 _COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
 _UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
 #: The statement for so many charges. Few calls have more than a budget or two and the `uses` of some links.
@@ -42,7 +50,7 @@ _STATEMENTS: Final = tuple([_INSERT + _COUNTER * count + _UPSERT for count in ra
 _VERSION: Final = "SELECT version FROM meta"
 
 _GRACE: Final = 3600  # seconds
-_PURGE_EVERY: Final = 256  # admissions; each sweep looks at four times as many rows as were added, so the file stops growing
+_PURGE_EVERY: Final = 256  # rows; each sweep looks at four times as many rows as were added, so the file stops growing
 _PURGE_ROWS: Final = 1024
 
 __all__ = [
@@ -66,11 +74,14 @@ class State:
     Every method raises StateUnavailable if the store cannot answer, and has then changed nothing.
     """
 
-    __slots__ = ("_file", "_leases", "_until_purge")
+    __slots__ = ("__weakref__", "_file", "_leases", "_owned", "_pid", "_until_purge")
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._leases: dict[str, int] = {}
+        self._owned: dict[str, OwnedTask] = {}
+        self._pid = os.getpid()  # of the process whose memory `_owned` is
+        file.on_fork = weakref.WeakMethod(self.share_all)
         self._until_purge = _PURGE_EVERY
 
     @classmethod
@@ -83,7 +94,11 @@ class State:
         return cls(StateFile(Path(path), durability=durability, wait=wait))
 
     def close(self) -> None:
-        """Let go of the file. Call `mark` first, if the log is healthy; otherwise the next open reads the log since the last mark."""
+        """End what is owned, and let go of the file. Call `mark` before, if the log is healthy; otherwise the next open reads the log since
+        the last mark."""
+        with suppress(StateUnavailable):  # the next open resolves what could not be ended
+            self.end_all()
+        self._owned = {}
         self._file.close()
 
     @property
@@ -101,13 +116,20 @@ class State:
             raise file.busy()
         try:
             file.look()
-            self._until_purge -= 1
-            if self._until_purge <= 0:
-                self._until_purge = _PURGE_EVERY
-                self.purge(int(time.time()))
+            owned = self._owned.get(account.task)
+            if owned is not None and self._pid == os.getpid():
+                if len(owned.seen) < CAP and owned.shard == shard:
+                    if file.word[0] != 2 * version and (now := self._version()) != version:
+                        return Superseded(now)
+                    if not call_id.isascii():
+                        _encodable(call_id)
+                    return owned.admit(execution, account, call_id, rerun)
+                self.share(account.task)
+            self._upkeep()
             parameters = (
                 f"{account.prefix}{call_id}{account.suffix}",
                 version,
+                account.task,
                 account.expires,
                 self._leases.get(shard) or self._lease(shard),
                 execution,
@@ -149,6 +171,7 @@ class State:
             (version,) = execute("SELECT version FROM meta").fetchone()
             if version != reservation.version:
                 return Superseded(version)
+            refuse_unshared(execute, reservation.account.task)
             seen = execute("SELECT execution, status FROM cell WHERE key = ?", (reservation.key,)).fetchone()
             if seen is not None:
                 first, status = seen
@@ -162,8 +185,15 @@ class State:
                     return Exhausted(charge.name, charge.limit)
         return None
 
+    def _upkeep(self) -> None:
+        self._until_purge -= 1
+        if self._until_purge <= 0:
+            self._until_purge = _PURGE_EVERY
+            self.purge(int(time.time()))
+
     def _lease(self, shard: str) -> int:
-        with self._file.transaction() as execute:
+        # Synced: a shard without a lease is not read when a guard opens, so there must be one on the disk before what it stands for.
+        with self._file.synced(), self._file.transaction() as execute:
             row = execute("SELECT lease FROM shard WHERE name = ? AND lease IS NOT NULL", (shard,)).fetchone()
             if row is None:  # a lease that is there was never reconciled: what comes belongs to the same stretch of the log
                 execute("UPDATE meta SET leases = leases + 1")
@@ -184,6 +214,9 @@ class State:
         elif reservation.rerun and status != PAUSED:
             with self._file.held():
                 self._file.look()
+                owned = self._mine().get(reservation.account.task)
+                if owned is not None:
+                    return owned.settle(reservation.account.agent, reservation.call_id, status)
                 self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
 
     def release(self, reservation: Reservation) -> None:
@@ -191,25 +224,91 @@ class State:
 
         If the decision is in the log all the same, the log wins: `reconcile` charges it again, unless an outcome `not_run` follows.
         """
-        with self._file.transaction() as execute:
-            undo(execute, reservation.key, reservation.execution)
+        with self._file.held():
+            owned = self._mine().get(reservation.account.task)
+            if owned is not None:
+                return owned.release(reservation.account.agent, reservation.call_id, reservation.execution)
+            with self._file.transaction() as execute:
+                undo(execute, reservation.key, reservation.execution)
+
+    # -- tasks of this process alone ----------------------------------------------------------------------------------------------
+
+    def own(self, shard: str, task: str, expires: int) -> None:
+        """Count a task in memory from here on. Only for one that was just minted, so that nobody else can have its artifact yet.
+
+        shard    the log shard that its decisions will be recorded in
+        expires  Unix seconds at which the root artifact expires
+        """
+        with self._file.held():
+            self._upkeep()
+            owned = OwnedTask(shard, self._leases.get(shard) or self._lease(shard), task, expires)
+            with self._file.transaction() as execute:
+                owned.begin(execute)
+            self._mine()[task] = owned
+
+    def share(self, task: str) -> None:
+        """Let everybody count a task, before its artifact leaves this process. Does nothing for one that is not owned here.
+
+        It also happens by itself before a fork, at `mark`, and when a task has used `CAP` call ids.
+        """
+        with self._file.held():
+            owned = self._mine().get(task)
+            if owned is not None:
+                with self._file.transaction() as execute:
+                    owned.share(execute)
+                del self._owned[task]
+
+    def end(self, task: str) -> None:
+        """The root task is over: where nobody was shown its artifact, nobody may use it any more. Does nothing for one not owned here.
+
+        Where the store cannot be reached the task is refused all the same, and its owner row is resolved later.
+        """
+        with self._file.held():
+            owned = self._mine().pop(task, None)
+            if owned is not None:
+                with self._file.transaction() as execute:
+                    owned.end(execute)
+
+    def share_all(self) -> None:
+        """Share every task that is owned here, in one transaction."""
+        with self._file.held():
+            if self._mine():
+                with self._file.transaction() as execute:
+                    for owned in self._owned.values():
+                        owned.share(execute)
+                self._owned = {}
+
+    def end_all(self) -> None:
+        """End every task that is owned here, in one transaction."""
+        with self._file.held():
+            if self._mine():
+                with self._file.transaction() as execute:
+                    for owned in self._owned.values():
+                        owned.end(execute)
+                self._owned = {}
+
+    def _mine(self) -> dict[str, OwnedTask]:
+        """What this process owns. A fork's copy of its parent's memory is nobody's."""
+        if self._pid != os.getpid():
+            self._owned, self._pid = {}, os.getpid()
+        return self._owned
 
     # -- revocation ---------------------------------------------------------------------------------------------------------------
 
     def version(self) -> int:
-        """Number of the latest change to the revocations. One cheap read; `admit` compares it again, so only a denial needs to ask."""
+        """Number of the latest change to the revocations. A load from memory; `admit` compares it again, so only a denial needs to ask."""
         file = self._file
         if not file.acquire():
             raise file.busy()
         try:
             file.look()
-            try:
-                row = file.execute(_VERSION).fetchone()
-            except sqlite3.Error:
-                row = file.run(_VERSION).fetchone()
-            return int(row[0])
+            word = file.word[0]
+            return self._version() if word & 1 else word >> 1
         finally:
             file.lock.release()
+
+    def _version(self) -> int:
+        return int(self._file.run(_VERSION).fetchone()[0])
 
     def revocations(self) -> Revocations:
         """The snapshot to decide on."""
@@ -242,7 +341,7 @@ class State:
         named, value = parse_target(kind, value)
         check_text(by, "the name of who does it", 1024)
         check_text(reason, "the reason", 4096)
-        with self._file.synced(), self._file.transaction() as execute:
+        with self._file.synced(), self._file.moving() as execute:
             sql = "SELECT action, time_ns FROM revocation WHERE kind = ? AND value = ? ORDER BY time_ns DESC, seq DESC LIMIT 1"
             last = execute(sql, (named, value)).fetchone()
             if action is Action.LIFT and (last is None or last[0] != Action.REVOKE):
@@ -316,3 +415,10 @@ class State:
 def _statement(account: Account) -> str:
     count = len(account.charges)
     return _STATEMENTS[count] if count < len(_STATEMENTS) else _INSERT + _COUNTER * count + _UPSERT
+
+
+def _encodable(call_id: str) -> None:
+    try:
+        call_id.encode()
+    except UnicodeEncodeError as error:  # what the table could not hold is not counted in memory either
+        raise StateUnavailable(f"a call id that has no UTF-8 form: {error}") from error

@@ -1,88 +1,78 @@
-"""The SQLite file under the state store: create, open, lock, retry, fork (DESIGN §9).
+"""The SQLite file under the state store: open, lock, retry, fork (DESIGN §9).
 
 Everything here is about one hazard each:
 
-* **creation** - a store appears under its name complete or not at all, so nobody opens half of one;
 * **waiting** - a locked file is retried for a bounded time, and then refused; no clock ever decides an allow;
 * **fork** - SQLite keeps the locks of a process in tables that a child inherits without owning them. A child that merely opens the file
   anew believes that it holds locks, a parent that closes then deletes the write-ahead log under it, and what the child writes is lost.
   So the handle is closed before every fork and opened again on both sides;
 * **deletion** - a guard that goes on counting in a deleted file would not see what a new guard counts in the new one. So the name is
-  compared with the open file, at most every 50 ms.
+  compared with the open file, at most every 50 ms. The same goes for the word that says the version (state_version.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import sqlite3
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from agentguard.errors import StateUnavailable
+from agentguard.state_schema import APPLICATION_ID, HINT, SCHEMA_VERSION, Durability, create
+from agentguard.state_version import ODD, UNKNOWN, map_word, word_path
 
 Execute: TypeAlias = Callable[..., sqlite3.Cursor]
-Durability: TypeAlias = Literal["fsync", "process"]
 
-#: "agsd" in SQLite's header, so that no other database is taken for ours; raised with every change of the tables.
-APPLICATION_ID: Final = 0x61677364
-SCHEMA_VERSION: Final = 1
-
-_LOOK_EVERY: Final = 0.05  # seconds between two looks at the file's name; a look costs 2 µs
+_LOOK_EVERY: Final = 0.05  # seconds between two looks at the file's name; a look costs 4 µs
 _CHECKPOINT_PAGES: Final = 2000
-_PAGE_SIZE: Final = 2048  # measured: the write-ahead log checksums whole pages, and below 2048 the tree gets deeper
-
-#: `cell` holds everything that one admission touches, so that neighbours share a page: a row is a counter that never passes its limit
-#: (that is the CHECK), and a replay id is a counter with the limit 1. `status` is NULL where a call may not be rerun, "" while a rerun is
-#: possible, and then the outcome. `lease` says which life of which shard made the reservation.
-_SCHEMA: Final = f"""
-BEGIN;
-CREATE TABLE meta (version INTEGER NOT NULL, domain TEXT NOT NULL, leases INTEGER NOT NULL, sweep TEXT NOT NULL);
-CREATE TABLE cell (
-    key TEXT PRIMARY KEY, n INTEGER NOT NULL, lim INTEGER NOT NULL, expires INTEGER NOT NULL,
-    lease INTEGER, execution TEXT, status TEXT, charges TEXT, CHECK (n <= lim)
-) WITHOUT ROWID;
-CREATE TABLE shard (name TEXT PRIMARY KEY, position INTEGER NOT NULL, lease INTEGER) WITHOUT ROWID;
-CREATE TABLE revocation (
-    seq INTEGER PRIMARY KEY, action TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
-    by TEXT NOT NULL, reason TEXT NOT NULL, time_ns INTEGER NOT NULL, id TEXT NOT NULL UNIQUE
-);
-CREATE INDEX revocation_target ON revocation (kind, value, time_ns);
-CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
-_HINT: Final = "move state.db, state.db-wal and state.db-shm away together: they are rebuilt from the log when a guard opens"
 
 
 class StateFile:
-    """One open store. `execute` is the bound `execute` of a cursor; call it only while `lock` is held.
+    """One open store. `execute` is the bound `execute` of a cursor; call it only while `lock` is held. `word[0]` is twice the version of
+    the revocations, or odd.
 
     One connection for all threads: a second one would wait for the first by sleeping in SQLite instead of in a lock.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_look_at", "_pid", "_seen", "_wait", "domain", "durability", "execute", "lock", "path")
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_look_at",
+        "_pid",
+        "_seen",
+        "_wait",
+        "_word_path",
+        "domain",
+        "durability",
+        "execute",
+        "lock",
+        "on_fork",
+        "path",
+        "word",
+    )
 
     def __init__(self, path: Path, *, durability: Durability, wait: float) -> None:
         self.path = path
+        self._word_path = word_path(path)
         self.durability = durability
         self.domain = ""
         self.lock = threading.RLock()
         self._wait = wait
         self._connection: sqlite3.Connection | None = None
-        self._seen = (0, 0)
+        self._seen = (0, 0, 0)
         self._pid = os.getpid()
         self._look_at = 0.0
         self.execute: Execute = self._execute_first
-        _create(path, durability, wait)
+        self.word = UNKNOWN
+        #: Gives what is to be done before a fork, or None.
+        self.on_fork: Callable[[], Callable[[], None] | None] = lambda: None
+        create(path, durability, wait)
         with self.held():
             self._connect()
         _OPEN.add(self)
@@ -95,13 +85,14 @@ class StateFile:
         return self.execute(*arguments)
 
     def _connect(self) -> None:
-        before = self._identity()
+        word, number = map_word(self._word_path)
+        before = (*self._identity()[:2], number)
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(self.path, timeout=self._wait, isolation_level=None, check_same_thread=False)
             execute = connection.cursor().execute
             self._configure(execute)
-            self._check_schema(execute)
+            version = self._check_schema(execute)
             if self._identity() != before:
                 raise StateUnavailable(f"{self.path} was replaced while it was being opened; open the guard again")
         except (sqlite3.Error, StateUnavailable) as error:
@@ -112,11 +103,14 @@ class StateFile:
         self._pid = os.getpid()
         self._look_at = 0.0
         self._connection = connection
-        self.execute = execute
+        self.execute, self.word = execute, word
+        if word[0] != 2 * version:  # a new file, a crash, a loss of power; or somebody is moving the version at this moment
+            word[0] = ODD
+            self.publish()
 
     def _configure(self, execute: Execute) -> None:
         if execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-            raise StateUnavailable(f"{self.path} is not a state store of agentguard; {_HINT}")
+            raise StateUnavailable(f"{self.path} is not a state store of agentguard; {HINT}")
         if execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise StateUnavailable(f"{self.path}: this file system cannot share a write-ahead log between processes; use a local one")
         # OFF survives a killed process, because the pages are the kernel's by then. NORMAL survives power loss but for a tail, and that
@@ -126,21 +120,22 @@ class StateFile:
         execute("PRAGMA secure_delete = OFF")
         execute("PRAGMA busy_timeout = 0")  # its naps are milliseconds; `patience` naps in microseconds
 
-    def _check_schema(self, execute: Execute) -> None:
+    def _check_schema(self, execute: Execute) -> int:
         (found,) = execute("PRAGMA user_version").fetchone()
         if found != SCHEMA_VERSION:
-            raise StateUnavailable(f"{self.path} has schema {found}, this agentguard reads {SCHEMA_VERSION}; {_HINT}")
-        row = execute("SELECT domain FROM meta").fetchone()
+            raise StateUnavailable(f"{self.path} has schema {found}, this agentguard reads {SCHEMA_VERSION}; {HINT}")
+        row = execute("SELECT domain, version FROM meta").fetchone()
         if row is None:
-            raise StateUnavailable(f"{self.path} is damaged; {_HINT}")
+            raise StateUnavailable(f"{self.path} is damaged; {HINT}")
         if self.domain not in ("", row[0]):  # reopened after a fork, and meanwhile another store stands there
             raise StateUnavailable(f"{self.path} was deleted or replaced under a running guard; open the guard again")
         self.domain = row[0]
+        return int(row[1])
 
     def close(self) -> None:
         """Close the handle for good; every later use raises StateUnavailable."""
         with self.lock:
-            self.execute = self._execute_closed
+            self.execute, self.word = self._execute_closed, UNKNOWN
             connection, self._connection = self._connection, None
             _OPEN.discard(self)
             if connection is not None and self._pid == os.getpid():
@@ -177,13 +172,13 @@ class StateFile:
                 raise StateUnavailable(f"{self.path} was deleted or replaced under a running guard; open the guard again")
         self._look_at = now + _LOOK_EVERY
 
-    def _identity(self) -> tuple[int, int]:
+    def _identity(self) -> tuple[int, int, int]:
         # Never open and close the file to look at it: POSIX drops all locks of this process with the first descriptor that is closed.
         try:
             status = os.stat(self.path)
+            return (status.st_dev, status.st_ino, os.stat(self._word_path).st_ino)
         except OSError as error:
-            raise StateUnavailable(f"{self.path}: {error.strerror}; open the guard again") from error
-        return (status.st_dev, status.st_ino)
+            raise StateUnavailable(f"{error.filename}: {error.strerror}; open the guard again") from error
 
     def patience(self) -> Callable[[sqlite3.Error | None], None]:
         """A function that naps after a busy answer, longer each time; for any other error, or when time is up, StateUnavailable."""
@@ -226,6 +221,24 @@ class StateFile:
                 self._roll_back()
                 raise
 
+    @contextmanager
+    def moving(self) -> Iterator[Execute]:
+        """A transaction that may move the version: the word is odd before it commits, and says the version again afterwards."""
+        with self.held():
+            odd = False
+            try:
+                with self.transaction() as execute:
+                    self.word[0], odd = ODD, True
+                    yield execute
+            finally:
+                if odd:
+                    self.publish()
+
+    def publish(self) -> None:
+        """Let the word say the version, under the write lock. Where that fails it stays odd, which is slower and as right."""
+        with suppress(StateUnavailable), self.transaction() as execute:
+            self.word[0] = 2 * execute("SELECT version FROM meta").fetchone()[0]
+
     def _roll_back(self) -> None:
         connection = self._connection
         if connection is not None and connection.in_transaction:
@@ -236,7 +249,7 @@ class StateFile:
 
     @contextmanager
     def synced(self) -> Iterator[None]:
-        """In `fsync` durability, transactions inside are on the disk when they return: for the rare ones that a person waits for."""
+        """In `fsync` durability, transactions inside are on the disk when they return: for the rare ones that something waits for."""
         with self.held():
             if self.durability == "fsync":
                 self.run("PRAGMA synchronous = FULL")
@@ -254,7 +267,7 @@ class StateFile:
             return self.busy()
         # DatabaseError itself is SQLITE_CORRUPT or SQLITE_NOTADB; its subclasses are other matters, but for a table that is not there
         damaged = type(error) is sqlite3.DatabaseError or "no such" in str(error)
-        return StateUnavailable(f"{self.path}: {error}" + (f"; {_HINT}" if damaged else ""))
+        return StateUnavailable(f"{self.path}: {error}" + (f"; {HINT}" if damaged else ""))
 
     def busy(self) -> StateUnavailable:
         return StateUnavailable(f"{self.path} stayed locked for {self._wait:g} s by another process or thread")
@@ -264,7 +277,11 @@ class StateFile:
     def before_fork(self) -> None:
         """Let go of every lock of SQLite, so that the child inherits none."""
         if self.lock.acquire(timeout=self._wait) and self._connection is not None:
-            self.execute = self._execute_first
+            first = self.on_fork()
+            if first is not None:
+                with suppress(StateUnavailable):  # what could not be shared is refused in the child
+                    first()
+            self.execute, self.word = self._execute_first, UNKNOWN
             connection, self._connection = self._connection, None
             connection.close()
 
@@ -298,63 +315,3 @@ os.register_at_fork(
     after_in_parent=_for_all(StateFile.after_fork_in_parent),
     after_in_child=_for_all(StateFile.after_fork_in_child),
 )
-
-
-# -- creation -----------------------------------------------------------------------------------------------------------------------------
-
-
-def _create(path: Path, durability: Durability, wait: float) -> None:
-    """Make sure that a complete store stands at `path`, mode 0600."""
-    if path.exists():
-        return
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            _flock(lock, path, wait)
-            if not path.exists():
-                _build(path, durability)
-        finally:
-            os.close(lock)
-    except OSError as error:
-        raise StateUnavailable(f"{path}: cannot create the state store: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise StateUnavailable(f"{path}: cannot create the state store: {error}") from error
-
-
-def _flock(lock: int, path: Path, wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StateUnavailable(f"{path}: another process has been creating the store for {wait:g} s") from None
-            time.sleep(2e-3)
-
-
-def _build(path: Path, durability: Durability) -> None:
-    """Under the creation lock: write the store beside its name, then give it the name."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    connection = sqlite3.connect(new, isolation_level=None)
-    try:
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'OFF'}")
-        connection.executescript(_SCHEMA)
-        connection.execute("INSERT INTO meta VALUES (0, ?, 0, '')", (uuid.uuid4().hex,))
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
-    for ending in ("-wal", "-shm"):  # left over from a store that was deleted without them: they would be taken for the new one's
-        path.with_name(path.name + ending).unlink(missing_ok=True)
-    os.rename(new, path)
-    if durability != "fsync":
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

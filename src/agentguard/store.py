@@ -21,7 +21,7 @@ from struct import Struct
 from typing import Final
 
 from agentguard.errors import EvidenceUnavailable, InvalidInput
-from agentguard.log.layout import Durability, make_directory, replace_file, sync_directory
+from agentguard.log.layout import Durability, make_directory, names_in, replace_file, sync_directory
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _KNOWN: Final = 100_000
@@ -81,7 +81,7 @@ class ObjectStore:
         try:
             present = path.read_bytes() == data  # a damaged copy is replaced
         except FileNotFoundError:
-            make_directory(path.parent)
+            make_directory(path.parent, sync=self._sync)
             present = False
         if not present:
             replace_file(path, data, sync=self._sync)
@@ -214,17 +214,14 @@ class SideStore:
 
     def _next_file(self, now: int) -> None:
         self._let_go()
-        make_directory(self._directory)
+        make_directory(self._directory, sync=False)
         path = self._directory / f"{now:020d}-{secrets.token_hex(8)}.side"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._room, self._until = self._chunk, now + _DAY_NS
 
     def _files(self) -> list[tuple[int, Path]]:
-        try:
-            names = sorted(os.listdir(self._directory))
-        except FileNotFoundError:
-            return []
-        return [(int(match[1]), self._directory / name) for name in names if (match := _FILE.fullmatch(name))]
+        matches = [(name, _FILE.fullmatch(name)) for name in names_in(self._directory)]
+        return [(int(match[1]), self._directory / name) for name, match in matches if match is not None]
 
     def _remove_before(self, cutoff_ns: int) -> None:
         """Remove the files that took their last entry before `cutoff_ns`, as their names tell."""

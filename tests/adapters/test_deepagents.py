@@ -27,11 +27,10 @@ name: deep
 agents:
   orchestrator:
     tools:
-      write_todos: {todos: any}
       task: {description: any, subagent_type: any}
       ls: {path: any}
       glob: {pattern: any, path: any}
-      grep: {pattern: any, path: any, glob: any, output_mode: any}
+      grep: {pattern: any, path: any, glob: any, output_mode: any, max_count: any}
       read_file: {file_path: {path: /notes}, offset: any, limit: any}
       write_file: {file_path: {path: /drafts}, content: any}
       edit_file: {file_path: {path: /drafts}, old_string: any, new_string: any, replace_all: any}
@@ -119,7 +118,6 @@ def ask(whom: str, id: str = "ask") -> Call:
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_its_own_file_tools_pass_the_guard(guard: Guard, files: Path, mode: str) -> None:
     allowed = [
-        Call("write_todos", {"todos": [{"content": "read", "status": "pending"}]}, "todos"),
         Call("ls", {"path": "/"}, "ls"),
         Call("glob", {"pattern": "**/*.md", "path": "/"}, "glob"),
         Call("grep", {"pattern": "note", "path": "/"}, "grep"),
@@ -132,6 +130,7 @@ def test_its_own_file_tools_pass_the_guard(guard: Guard, files: Path, mode: str)
         Call("read_file", {"file_path": "/notes/../secret.txt"}, "read up"),
         Call("write_file", {"file_path": "/notes/d.md", "content": "x"}, "write note"),
         Call("edit_file", {"file_path": "/secret.txt", "old_string": "the", "new_string": "no"}, "edit secret"),
+        Call("delete", {"file_path": "/secret.txt"}, "delete"),
         Call("execute", {"command": "id"}, "execute"),
     ]
     agent = crew(guard, files, [*allowed, *denied], [])

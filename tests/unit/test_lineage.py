@@ -233,7 +233,7 @@ def test_words_for_times_and_names() -> None:
 
 def test_a_real_run_reads_back(tmp_path: Path) -> None:
     """The records that a guard writes: nested calls, a delegation, an authenticated initiator, a nested task."""
-    from agentguard.cli.records import read_lineage
+    from agentguard.records import read_lineage
 
     policy = """
 agentguard: 1

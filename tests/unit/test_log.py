@@ -290,6 +290,26 @@ class TestCheckpoints:
                 assert head is not None
                 assert head.size == number + 1
 
+    def test_closing_at_the_very_moment_of_a_checkpoint(self, tmp_path: Path) -> None:
+        """`close` between the end of the checkpointer's sleep and its next step; its wake-up was lost once, and `close` never returned."""
+
+        class Unlucky(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                slept = super().wait(timeout)
+                if not slept:
+                    super().wait(5)  # close comes now
+                return slept
+
+        log = open_log(tmp_path, "process")
+        log._writer._stop = Unlucky()
+        log.append(small(0))
+        time.sleep(0.15)
+        closing = threading.Thread(target=log.close, daemon=True)
+        closing.start()
+        closing.join(4)
+        assert not closing.is_alive()
+        assert verify(tmp_path, KEY.public).findings == ()
+
     def test_many_checkpoints_and_appends_at_once(self, tmp_path: Path) -> None:
         with open_log(tmp_path, "process", segment_bytes=4000) as log:
             thread = threading.Thread(target=lambda: [log.checkpoint() for _ in range(60)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey
-from agentguard.log import Durability, Log, verify
+from agentguard.log import Durability, Log, iter_records, verify
 from agentguard.log.records import read_record_members
 from support.logs import KEY, START_NS, Ticking, canonical, decision, files_of, fresh, open_log, outcome, small
 
@@ -70,6 +71,15 @@ class TestStates:
             assert log.shard == shard
         assert kinds(tmp_path) == []
 
+    def test_a_shard_whose_first_segment_was_never_made(self, tmp_path: Path, durability: Durability) -> None:
+        crash(tmp_path, durability)
+        (path,) = (tmp_path / "log").glob("*/*.seg")
+        path.unlink()
+        assert kinds(tmp_path) == []
+        with open_log(tmp_path, durability) as log:
+            assert log.append(small(0)) == 0
+        assert kinds(tmp_path) == []
+
     def test_a_shard_that_was_begun_but_not_listed_is_taken_over(self, tmp_path: Path, durability: Durability) -> None:
         (tmp_path / "log" / ("ab" * 8)).mkdir(parents=True)
         with open_log(tmp_path, durability) as log:
@@ -107,6 +117,53 @@ class TestStates:
         assert report["shards"][0]["origin"] == log.origin
         assert report["findings"][0]["kind"] == "record"
         assert report["findings"][0]["offset"] == 37
+
+
+def test_shards_that_are_added_opened_and_closed_meanwhile_raise_no_alarm(tmp_path: Path) -> None:
+    children = []
+    for number in range(6):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for round_ in range(4):
+                    with open_log(tmp_path, BOTH[number % 2], segment_bytes=2500) as log:
+                        for at in range(25):
+                            log.append(small(number * 10_000 + round_ * 100 + at))
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    while not (tmp_path / "log" / "manifest").exists():
+        time.sleep(0.001)
+    while children:
+        assert verify(tmp_path, KEY.public).findings == ()
+        for pid in list(children):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                assert status == 0
+                children.remove(pid)
+    report = verify(tmp_path, KEY.public)
+    assert (report.findings, report.records) == ((), 600)
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "directory"])
+def test_a_segment_that_is_no_file(tmp_path: Path, what: str) -> None:
+    with open_log(tmp_path) as log:
+        log.append(small(0))
+    (path,) = (tmp_path / "log").glob("*/*.seg")
+    path.rename(tmp_path / "aside")
+    if what == "link":
+        path.symlink_to(tmp_path / "aside")
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(InvalidInput, match=r"regular file|cannot be read"):
+        list(iter_records(tmp_path))
+    report = verify(tmp_path, KEY.public)
+    assert not report.ok
+    with pytest.raises(InvalidInput):
+        open_log(tmp_path)
 
 
 class TestRecords:

@@ -24,6 +24,7 @@ from agentguard import Guard
 from agentguard.errors import AgentguardError, InvalidInput
 from agentguard.keys import PublicKey
 from agentguard_adapters.demo import proof
+from agentguard_adapters.demo import story as original
 from agentguard_adapters.demo.board import Board
 from agentguard_adapters.demo.conditions import Bench, Condition
 from agentguard_adapters.demo.gullible import GullibleModel
@@ -31,7 +32,7 @@ from agentguard_adapters.demo.result import Result, Runs
 from agentguard_adapters.demo.scene import FACTS, Scene, scene
 from agentguard_adapters.demo.teller import Teller
 
-STORY: Final = Path(__file__).with_name("story.py")
+STORY: Final = Path(original.__file__)
 #: Seconds that the scripted model thinks where somebody watches.
 _PAUSE: Final = 0.15
 

@@ -1,6 +1,7 @@
 """The application: three agents read a company's documents and publish a report. One line of it is agentguard's.
 
-Nothing else here knows of the guard: the tools are the framework's and a plain function, and nobody took much care which agent gets which.
+Without that line everything runs as before, only nobody asks whether it may. The tools are the framework's own and a plain function, and
+all agents have all of them, as deepagents has it by default.
 """
 
 from __future__ import annotations

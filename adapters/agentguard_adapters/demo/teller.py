@@ -25,6 +25,7 @@ from agentguard_adapters.demo.result import Result, Runs, size
 from agentguard_adapters.demo.scene import Scene
 
 _BEGINS: Final = 60
+_UNASKED: Final = "general-purpose"
 
 
 class Teller:
@@ -41,7 +42,6 @@ class Teller:
         """A table that is whole."""
         self.console.print()
         self.console.print(table)
-        self.console.print()
 
     def opening(self, stage: Scene, model: str | None) -> None:
         self._part("The work, and the attack")
@@ -66,6 +66,12 @@ class Teller:
     def received(self, runs: Runs) -> None:
         requests, stolen = count(len(runs.leaked), "request"), count(runs.stolen(), "secret file")
         begins = next((one.body for one in runs.leaked if any(secret.strip() in one.body for secret in runs.secrets)), b"")
+        self.console.print()
+        unasked = any(row.agent == _UNASKED for row in runs.board.rows)
+        self._say(
+            "What stands on the right is read from the guard's log: allowed, or the code of the refusal, and then the tool did not run.",
+            f" ({_UNASKED} is a sub-agent that deepagents adds by itself; nobody here asked for it.)" if unasked else "",
+        )
         excerpt = f", one beginning {begins[:_BEGINS].decode('utf-8', 'replace')!r}" if begins else ""
         self._say(
             "The attacker's server, without the guard: ",
@@ -118,7 +124,10 @@ class Teller:
         for claim in result.claims:
             mark, style = ("✓", "green") if claim.holds else ("✗ NOT TRUE:", "bold red")
             self.console.print(Text(f"{mark} {claim.sentence}", style))
-        self._say(f"{seconds:.0f} s. The agents, the model and the injections were the same in both runs; a line of middleware was not.")
+        if result.ok:
+            self._say(f"{seconds:.0f} s. Agents, model, tools and injections were the same in both runs; one line of middleware was not.")
+        else:
+            self._say(("It did not go as claimed.", "bold red"), f" {seconds:.0f} s.")
         if kept is not None:
             self._say(f"The evidence is in {kept}: agentguard lineage --home {kept}")
 

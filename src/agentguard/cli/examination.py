@@ -8,7 +8,7 @@ from typing import Any
 
 from agentguard.cli.doctor import attempt
 from agentguard.cli.maturity import Observed, grade
-from agentguard.cli.records import documents
+from agentguard.records import documents
 from agentguard.cli.terminal import count
 from agentguard.decision import NOT_BUILT
 from agentguard.errors import InvalidInput
@@ -44,7 +44,7 @@ def examine(home: Path, policy: Path | None, *, not_built: Sequence[str], for_th
     initiators = report["initiators"]
     report["maturity"] = grade(
         Observed(
-            decisions=bool(history.get("decisions")),
+            decisions=history.get("decisions", False),
             log_sound=not report["log"].get("problem"),
             enforced=bool(opened.get("policy")),
             policy_known=bool(report["policy"].get("in_force_known")),
@@ -70,16 +70,14 @@ def _history(home: Path, recent: int) -> Look:
     from agentguard.index import Index
 
     with Index(home) as index:
-        openings = index.of_type("open")
-        opened = index.record(openings[-1]) if openings else None
-        roots = [index.record(row) for row in index.of_type("delegation")[-recent:]]
-        decisions = len(index.of_type("decision"))
+        opened = next(index.records(index.latest("open", 1)), None)
+        roots = list(index.records(index.latest("delegation", recent)))
+        decisions = bool(index.latest("decision", 1))
     methods = [root["initiator"]["method"] for root in roots if root["parent"] is None and root["initiator"]]
     detail = opened.get("detail") if opened is not None else None
     return {
         "words": "",
         "opened": {**detail, "time": opened["time"]} if opened is not None and isinstance(detail, dict) else {},
-        "openings": len(openings),
         "methods": methods,
         "decisions": decisions,
     }
@@ -215,7 +213,7 @@ def _log(home: Path, history: Look) -> Look:
         raise InvalidInput(f"shard {stray[0]} is not in the manifest", hint="agentguard log verify says more")
     signed = sum(head.size for head in heads.values())
     words = f"{log_name(public)}, {count(len(listed), 'shard')}, {count(signed, 'record')} under signed checkpoints; heads and manifest fit"
-    look = {"name": log_name(public), "shards": len(listed), "signed_records": signed, "decisions": history.get("decisions", 0)}
+    look = {"name": log_name(public), "shards": len(listed), "signed_records": signed}
     return {**look, "words": words}
 
 

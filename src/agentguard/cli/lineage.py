@@ -43,7 +43,7 @@ def lineage(
 
     Example: `agentguard lineage`, then `agentguard lineage ID --format mermaid`
     """
-    from agentguard.cli.records import read_lineage
+    from agentguard.records import read_lineage
     from agentguard.lineage_show import lines
 
     graph = read_lineage(existing_home(home), subject)

@@ -32,6 +32,7 @@ _KINDS: Final = frozenset({SEGMENT, RECORD, COMMIT, CHECKPOINT, FINAL})
 
 HEAD: Final = Struct(">2sBBHHQ")
 TAIL: Final = Struct(">IB")
+_pack_head, _pack_tail = HEAD.pack, TAIL.pack
 OVERHEAD: Final = HEAD.size + TAIL.size
 MAX_PAYLOAD: Final = 0xFFFF
 LARGEST: Final = OVERHEAD + MAX_PAYLOAD
@@ -66,8 +67,8 @@ class Frame(NamedTuple):
 def encode(kind: int, index: int, payload: bytes) -> bytes:
     """The frame's bytes. `payload` has at most 65,535 bytes."""
     length = len(payload)
-    body = HEAD.pack(MAGIC, kind, VERSION, length, length ^ MAX_PAYLOAD, index) + payload
-    return body + TAIL.pack(crc32(body), END)
+    body = _pack_head(MAGIC, kind, VERSION, length, length ^ MAX_PAYLOAD, index) + payload
+    return body + _pack_tail(crc32(body), END)
 
 
 def read_frames(descriptor: int, path: str, start: int, stop: int) -> Iterator[Frame]:

@@ -3,9 +3,9 @@
 Besides origin, size and root each checkpoint says when it was signed, which manifest of shards its writer knew, and whether it is the last
 word of a writer that closed properly:
 
-    time <nanoseconds since 1970>
+    time <nanoseconds since 1970, 19 digits>
     manifest <version> <base64 SHA-256 of the manifest file>
-    state open | state final
+    state open | state shut
 
 The remembered head is written after the checkpoint is durable in the segment, so after an accident it may be behind, never ahead: a
 segment that holds less than the head says was cut or rolled back. A head is final only when the segment ends with that final checkpoint,
@@ -15,6 +15,7 @@ so a head that is older than a final checkpoint was rolled back itself. It binds
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -25,10 +26,10 @@ from typing import Final
 from agentguard.checkpoint import Checkpoint, open_checkpoint
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.log.layout import head_path, is_shard_id, origin_of, read_small, write_all
+from agentguard.log.layout import head_path, is_shard_id, names_in, origin_of, read_small, replace_file
 
 _EXTENSIONS = re.compile(
-    r"time (?P<time>0|[1-9][0-9]{0,18})\nmanifest (?P<version>[1-9][0-9]{0,8}) (?P<digest>[A-Za-z0-9+/]{43}=)\nstate (?P<state>open|final)"
+    r"time (?P<time>[0-9]{19})\nmanifest (?P<version>[1-9][0-9]{0,8}) (?P<digest>[A-Za-z0-9+/]{43}=)\nstate (?P<state>open|shut)"
 )
 _READ_AGAIN: Final = 5
 
@@ -48,7 +49,7 @@ class Head:
 def compose(origin: str, size: int, root: bytes, *, time_ns: int, manifest: tuple[int, str], final: bool) -> Checkpoint:
     """The checkpoint to sign."""
     version, digest = manifest
-    return Checkpoint(origin, size, root, (f"time {time_ns}", f"manifest {version} {digest}", "state final" if final else "state open"))
+    return Checkpoint(origin, size, root, (f"time {time_ns:019d}", f"manifest {version} {digest}", "state shut" if final else "state open"))
 
 
 def open_head(note: bytes, public: PublicKey, origin: str) -> Head:
@@ -63,7 +64,7 @@ def open_head(note: bytes, public: PublicKey, origin: str) -> Head:
         checkpoint.root,
         int(match["time"]),
         (int(match["version"]), match["digest"]),
-        match["state"] == "final",
+        match["state"] == "shut",
     )
 
 
@@ -91,29 +92,29 @@ def read_head(home: Path, shard: str, public: PublicKey) -> Head | None:
 
 def remembered(home: Path) -> list[str]:
     """Ids of all shards that a head is remembered of."""
-    try:
-        return sorted(filter(is_shard_id, os.listdir(head_path(home, ""))))
-    except FileNotFoundError:
-        return []
+    return list(filter(is_shard_id, names_in(head_path(home, ""))))
+
+
+def create_head(home: Path, shard: str, note: bytes) -> None:
+    """Remember a shard's first head, whole or not at all. Raises OSError."""
+    replace_file(head_path(home, shard), note)
 
 
 class HeadFile:
     """The file of one shard's remembered head, kept open by its writer."""
 
-    __slots__ = ("_descriptor", "_length")
+    __slots__ = ("_descriptor",)
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._length = os.fstat(self._descriptor).st_size
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
     def write(self, note: bytes, *, sync: bool = False) -> None:
-        """Replace the head in place. It fits one disk sector, so a power cut leaves the old or the new one. Raises OSError."""
+        """Replace the head in place. Raises OSError.
+
+        No part of a head ever gets shorter, and all of it fits one disk sector: one write replaces it, and a power cut leaves old or new.
+        """
         if os.pwrite(self._descriptor, note, 0) != len(note):
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            write_all(self._descriptor, note)
-        if len(note) < self._length:
-            os.ftruncate(self._descriptor, len(note))
-        self._length = len(note)
+            raise OSError(errno.EIO, "the remembered head was written in part")
         if sync:
             os.fsync(self._descriptor)
 

@@ -69,29 +69,34 @@ def segment_name(first: int) -> str:
     return f"{first:020d}.seg"
 
 
-def segments(directory: Path) -> list[tuple[int, Path]]:
-    """(first index, path) of every segment in a shard's directory, in order. A missing directory has none."""
+def names_in(directory: Path) -> list[str]:
+    """Sorted names in a directory; a missing one has none. Raises InvalidInput if it cannot be read."""
     try:
-        names = sorted(os.listdir(directory))
+        return sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-    matches = [(name, _SEGMENT.fullmatch(name)) for name in names]
+    except OSError as error:
+        raise InvalidInput(f"the directory cannot be read: {error.strerror}", place=str(directory)) from None
+
+
+def segments(directory: Path) -> list[tuple[int, Path]]:
+    """(first index, path) of every segment in a shard's directory, in order. A missing directory has none."""
+    matches = [(name, _SEGMENT.fullmatch(name)) for name in names_in(directory)]
     return [(int(match[1]), directory / name) for name, match in matches if match is not None]
 
 
 def shard_directories(home: Path) -> list[str]:
     """Ids of the shard directories that are there, whatever the manifest says."""
-    try:
-        return sorted(name for name in os.listdir(log_directory(home)) if is_shard_id(name))
-    except FileNotFoundError:
-        return []
+    return list(filter(is_shard_id, names_in(log_directory(home))))
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory (0700) with its parents, and make its name durable."""
-    if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_directory(path.parent)
+def make_directory(path: Path, *, sync: bool = True) -> None:
+    """Make a directory (0700) with its parents, and make their names durable. Raises OSError."""
+    if not os.path.isdir(path):
+        make_directory(path.parent, sync=sync)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if sync:
+            sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

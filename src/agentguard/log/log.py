@@ -187,7 +187,7 @@ class Log:
                 )
             self.last_time_ns = max(self.last_time_ns, head.time_ns)
         for shard in listed:
-            if not shard_directory(self.home, shard).is_dir():
+            if not os.path.isdir(shard_directory(self.home, shard)):
                 raise InvalidInput(f"shard {shard} is in the manifest, but its directory is gone", place=place, hint=_VERIFY)
         return manifest
 

@@ -8,6 +8,7 @@ commit frame, and checkpoints between them. A record counts only when a commit f
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
-from agentguard.errors import InvalidInput
 from agentguard.log import frames
 from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, RECORD, SEGMENT, Damage, Frame
 from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash
@@ -64,15 +64,17 @@ def encode_segment_head(shard: str, frontier: Frontier, previous: int) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A descriptor for reading. Raises InvalidInput if the file cannot be opened."""
+    """A descriptor for reading. Raises Damage if the file cannot be opened, or not be read on."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Damage("the segment is not a regular file", path=str(path), offset=0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise InvalidInput(f"the segment cannot be read: {error.strerror}", place=str(path)) from None
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        raise Damage(f"the segment cannot be read: {error.strerror}", path=str(path), offset=0) from error
 
 
 def read_segment_head(descriptor: int, path: Path) -> SegmentHead:

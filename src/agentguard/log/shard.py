@@ -70,10 +70,9 @@ class ShardWriter:
         self._abandoned = False
         if recovered.unborn is not None:
             recovered.unborn.unlink()
-        self._head = heads.HeadFile(head_path(home, shard))
         if recovered.head is None:
-            self._head.write(self._sign(final=False), sync=True)
-            sync_directory(head_path(home, shard).parent)
+            heads.create_head(home, shard, self._sign(final=False))
+        self._head = heads.HeadFile(head_path(home, shard))
         if recovered.segment is None:
             self._descriptor, self._offset = self._start_segment(0)
         else:
@@ -220,7 +219,9 @@ class ShardWriter:
         return note
 
     def _write(self, data: bytes) -> None:
-        write_all(self._descriptor, data)
+        written = os.write(self._descriptor, data)
+        if written != len(data):
+            write_all(self._descriptor, data[written:])
         self._offset += len(data)
 
     def _rotate(self) -> None:
@@ -260,7 +261,7 @@ class ShardWriter:
 
     def _run(self) -> None:
         """The checkpointer of `process` durability: sleeps until something is uncovered, then signs once for all of it."""
-        while True:
+        while not self._stop.is_set():  # `close` sets stop, then wake; clearing wake below must not lose it
             self._wake.wait()
             if self._stop.wait(_LAG_SECONDS):
                 break

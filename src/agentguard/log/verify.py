@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,9 @@ from agentguard.log.layout import (
     head_path,
     is_live,
     log_directory,
+    names_in,
     origin_of,
+    read_small,
     segments,
     shard_directories,
     shard_directory,
@@ -126,7 +129,7 @@ class _Verifier:
         self._audit = Audit(self._about_record)
 
     def run(self) -> VerifyReport:
-        if not log_directory(self._home).is_dir() and not remembered(self._home):
+        if not os.path.isdir(log_directory(self._home)) and not remembered(self._home):
             raise InvalidInput(
                 "there is no log here", place=str(self._home), hint="give the directory that was passed to the guard as home"
             )
@@ -160,8 +163,7 @@ class _Verifier:
             else:
                 if head is not None:
                     self._heads[shard] = head
-        present = shard_directories(self._home)
-        written = [shard for shard in present if segments(shard_directory(self._home, shard))]
+        written = [shard for shard in shard_directories(self._home) if segments(shard_directory(self._home, shard))]
         place = manifest_path(self._home)
         try:
             self._manifest = read_manifest(self._home, self._key)
@@ -180,7 +182,7 @@ class _Verifier:
                     )
                     self._error("rollback", message, place)
         for shard in listed:
-            if shard not in present:
+            if not os.path.isdir(shard_directory(self._home, shard)):
                 self._error("shard", f"the directory of shard {shard} is gone", shard_directory(self._home, shard))
         return sorted({*listed, *names, *written})
 
@@ -196,26 +198,24 @@ class _Verifier:
         files = segments(directory)
         previous = 0
         for position, (_, path) in enumerate(files):
-            with opened(path) as descriptor:
-                stop = os.fstat(descriptor).st_size
-                try:
+            stop = 0
+            try:
+                with opened(path) as descriptor:
+                    stop = os.fstat(descriptor).st_size
                     self._segment(shard, path, descriptor, stop, previous, walk, head)
-                except Damage as damage:
-                    live = live or is_live(directory)
-                    if damage.torn and position == len(files) - 1:
-                        if not live:
-                            message = (
-                                f"{stop - damage.offset} unacknowledged bytes at the end will be dropped when the shard is opened next"
-                            )
-                            self._warn("tail", message, path, damage.offset)
-                    else:
-                        self._error("damage", damage.message, path, damage.offset)
-                        walk.intact = False
-                        break
+            except Damage as damage:
+                if not damage.torn or position < len(files) - 1:
+                    self._error("damage", damage.message, path, damage.offset)
+                    walk.intact = False
+                    break
+                live = live or is_live(directory)
+                if not live:
+                    message = f"{stop - damage.offset} unacknowledged bytes at the end will be dropped when the shard is opened next"
+                    self._warn("tail", message, path, damage.offset)
             previous = stop
         if walk.intact:
             self._against_head(shard, directory, walk, head, bool(files), live)
-        for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
+        for name in names_in(directory):
             if name != "lock" and not name.endswith(".seg"):
                 self._warn("segment", "this file does not belong to the log", directory / name)
         root = walk.frontier.root().hex()
@@ -250,7 +250,7 @@ class _Verifier:
         if signed.size != walk.frontier.size or signed.root != walk.frontier.root() or signed.final != final:
             message = f"the checkpoint signs {signed.size} records, but stands after {walk.frontier.size}, or has another root or state"
             self._error("signature", message, path, event.offset)
-        if self._manifest is not None and not self._manifest.follows(signed.manifest):
+        if self._manifest is not None and not self._follows(signed.manifest):
             self._error("rollback", f"the checkpoint cites another manifest of version {signed.manifest[0]}", path, event.offset)
         if walk.last is not None:
             if signed.manifest[0] < walk.last.manifest[0]:
@@ -259,13 +259,24 @@ class _Verifier:
                 self._warn("clock", "the checkpoint is dated before the one before it: the clock was set back", path, event.offset)
         walk.last = signed
 
+    def _follows(self, reference: tuple[int, str]) -> bool:
+        """Whether a checkpoint may cite `reference`. A shard may have been added since the manifest was read, so look again first."""
+        if self._manifest is not None and not self._manifest.follows(reference):
+            with suppress(InvalidInput):
+                self._manifest = read_manifest(self._home, self._key) or self._manifest
+        return self._manifest is None or self._manifest.follows(reference)
+
+    def _settled(self, shard: str, head: Head) -> bool:
+        """Whether nobody writes the shard, nor did since its head was read: segments are read after heads, and may have gone on."""
+        return not is_live(shard_directory(self._home, shard)) and read_small(head_path(self._home, shard)) == head.note
+
     def _against_head(self, shard: str, directory: Path, walk: _Walk, head: Head | None, written: bool, live: bool) -> None:
         place = head_path(self._home, shard)
         size = walk.frontier.size
         if head is None:
-            if written and not place.exists():
+            if written and not os.path.lexists(place):
                 self._error("head", f"shard {shard} has records, but no remembered head", place)
-            elif not written and not place.exists():
+            elif not written and not os.path.lexists(place) and not live and not is_live(directory):
                 self._warn("shard", f"shard {shard} is listed, but nothing was ever written to it", directory)
             return
         if head.size > size:
@@ -278,16 +289,16 @@ class _Verifier:
                 f"the remembered head ({head.size} records) is none of the checkpoints of shard {shard}: log or head was cut or rolled back"
             )
             self._error("rollback", message, place)
-        elif walk.found < walk.closed - 1:
+        elif walk.found < walk.closed - 1 and read_small(place) == head.note:
             message = f"the remembered head ({head.size} records) is older than the writer left it when it closed: it was rolled back"
             self._error("rollback", message, place)
-        elif walk.found < walk.checkpoints and not live and not is_live(directory):
+        elif walk.found < walk.checkpoints and not live and self._settled(shard, head):
             message = (
                 f"the remembered head is {walk.checkpoints - walk.found} checkpoints behind, as after a crash; opening the log brings it up"
             )
             self._warn("behind", message, place)
         signed = walk.last.size if walk.last is not None else 0
-        if signed < size and not live and not is_live(directory):
+        if signed < size and not live and self._settled(shard, head):
             self._warn("unsigned", f"the last {size - signed} records are under no signed checkpoint: their writer was killed", directory)
 
     def _records_again(self, shards: list[str]) -> Iterator[tuple[bytes, Place]]:

@@ -1,0 +1,103 @@
+"""A task that only this process can use is counted in its memory (docs/decisions/0006-a-task-is-counted-where-it-runs.md).
+
+An `OwnedTask` answers as the tables would, in the same order. In the store one row of `owner` stands for it, which refuses everybody else:
+
+* **own** - the row is written, with the lease of the owner's shard, when the root artifact is minted;
+* **share** - the memory becomes cells and the row goes, before anything of the task can leave the process;
+* **end** - the row stays without a lease until the artifact has expired: an artifact that nobody was shown dies with its task;
+* **crash** - the row goes when the shard is reconciled, and the log says what was counted (state_reconcile.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Exhausted, Replayed, counter_key, replay_key
+from agentguard.errors import StateUnavailable
+from agentguard.state_file import Execute
+
+#: Call ids that a task may hold in memory; the one after that is counted in the file, where all of them go.
+CAP: Final = 4096
+
+_OWN: Final = "INSERT INTO owner VALUES (?, ?, ?)"
+_END: Final = "UPDATE owner SET lease = NULL WHERE task = ?"
+_DROP: Final = "DELETE FROM owner WHERE task = ?"
+# What stands there already can only be what another guard read in our log meanwhile: the memory is complete, and wins.
+_CELL: Final = "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class OwnedTask:
+    """The replay ids and counters of one task. Whoever calls holds the store's lock.
+
+    seen    (call id, agent) -> execution that had it, its status as in the table, the keys of the counters that it charged, as JSON
+    counts  key of a counter -> calls charged
+    """
+
+    __slots__ = ("counts", "expires", "lease", "seen", "shard", "task")
+
+    def __init__(self, shard: str, lease: int, task: str, expires: int) -> None:
+        self.shard, self.lease, self.task, self.expires = shard, lease, task, expires
+        self.seen: dict[tuple[str, str], tuple[str, str | None, bytes | None]] = {}
+        self.counts: dict[str, int] = {}
+
+    def admit(self, execution: str, account: Account, call_id: str, rerun: bool) -> Admission:
+        """Take the replay id and charge every counter, or change nothing and say why."""
+        key = (call_id, account.agent)
+        known = self.seen.get(key)
+        if known is not None:
+            first, status, _ = known
+            return ADMITTED_AGAIN if rerun and status == "" else Replayed(first, status or None)
+        counts = self.counts
+        for index, charge in enumerate(account.charges):
+            count = counts.get(charge.key, 0)
+            if count >= charge.limit:
+                self._give_back([taken.key for taken in account.charges[:index]])
+                return Exhausted(charge.name, charge.limit)
+            counts[charge.key] = count + 1
+        self.seen[key] = (execution, "" if rerun else None, account.keys)
+        return ADMITTED
+
+    def settle(self, agent: str, call_id: str, status: str) -> None:
+        """Note the first outcome of a call that may be rerun."""
+        known = self.seen.get((call_id, agent))
+        if known is not None and known[1] == "":
+            self.seen[call_id, agent] = (known[0], status, known[2])
+
+    def release(self, agent: str, call_id: str, execution: str) -> None:
+        """Give back the call id and what `execution` was charged, if it still has them."""
+        known = self.seen.get((call_id, agent))
+        if known is not None and known[0] == execution:
+            del self.seen[call_id, agent]
+            self._give_back(msgspec.json.decode(known[2]) if known[2] else ())
+
+    def _give_back(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.counts[key] -= 1
+
+    def begin(self, execute: Execute) -> None:
+        """Tell everybody else that the task is counted here."""
+        execute(_OWN, (self.task, self.lease, self.expires))
+
+    def share(self, execute: Execute) -> None:
+        """Write what was counted into the tables. From the commit on, everybody counts there."""
+        for (call_id, agent), (execution, status, keys) in self.seen.items():
+            execute(_CELL, (replay_key(self.task, agent, call_id), 1, 1, self.expires, self.lease, execution, status, keys))
+        for key, count in self.counts.items():
+            execute(_CELL, (counter_key(self.task, key), count, count, self.expires, None, None, None, None))
+        execute(_DROP, (self.task,))
+
+    def end(self, execute: Execute) -> None:
+        """Nobody counts this task any more."""
+        execute(_END, (self.task,))
+
+
+def refuse_unshared(execute: Execute, task: str) -> None:
+    """Raise StateUnavailable if `task` is counted in somebody's memory, or ended there."""
+    row = execute("SELECT lease FROM owner WHERE task = ?", (task,)).fetchone()
+    if row is not None and row[0] is None:
+        raise StateUnavailable(f"task {task:.64} has ended, and its artifact was never presented to anybody")
+    if row is not None:
+        raise StateUnavailable(f"task {task:.64} is counted by the guard that opened it until its artifact is presented to others")
