@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,11 +45,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_documents_exist(path: Path) -> None:
-    from agentguard.cli.root import command_names
+    import typer
+    from agentguard.cli.root import app
 
-    names = command_names()
-    for words in re.findall(r"`agentguard ([a-z][a-z-]*)", path.read_text("utf-8")):
-        assert words in names, f"{path.name} speaks of `agentguard {words}`"
+    root: Any = typer.main.get_command(app)
+    for verb, word in re.findall(r"`agentguard ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", path.read_text("utf-8")):
+        assert verb in root.commands, f"{path.name} speaks of `agentguard {verb}`"
+        if word and hasattr(root.commands[verb], "commands"):
+            assert word in root.commands[verb].commands, f"{path.name} speaks of `agentguard {verb} {word}`"
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)

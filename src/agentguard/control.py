@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ import msgspec
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.home import Home
 from agentguard.log import iter_records, read_shards
+from agentguard.log.layout import shard_directory, try_lock
 from agentguard.revocation import parse_target
 
 if TYPE_CHECKING:
@@ -58,20 +60,29 @@ def accept_clock(home: Home, ledger: Ledger, *, by: str, reason: str = "") -> No
 def reconcile(home: Home) -> None:
     """Bring the state store up to the log: replay what it missed, release what was reserved and never recorded.
 
-    Our own shard is reconciled as its owner. Others are replayed only where the store has never seen them: it is new, or was lost.
+    Every shard that nobody holds is reconciled as its owner would. One that somebody holds is read only where the store has never seen it:
+    it is new, or was lost. A shard under which nobody counted since it was last reconciled or marked is not read at all.
     """
-    own = home.log.shard
+    state, seen = home.state, home.state.shards()
     for shard in read_shards(home.path):
-        start = home.state.position(shard)
-        if shard == own:
-            home.state.reconcile(shard, _records(home, shard, start), upto=home.log.size)
-        elif start == 0:
-            home.state.reconcile(shard, _records(home, shard, 0), upto=0, owned=False)
-    home.state.purge(time.time_ns() // 10**9)
+        if shard == home.log.shard:
+            state.reconcile(shard, _records(home, shard, state.position(shard)), upto=home.log.size)
+        elif seen.get(shard, True):
+            lock = try_lock(shard_directory(home.path, shard) / "lock")
+            try:
+                if lock is not None or shard not in seen:
+                    state.reconcile(shard, _records(home, shard, state.position(shard)), upto=None, owned=lock is not None)
+            finally:
+                if lock is not None:
+                    os.close(lock)
+    state.purge(time.time_ns() // 10**9)
 
 
 def mark(home: Home) -> None:
-    """Note that the state holds all that the log says, so that the next open need not read it again. At close; a sick log is left alone."""
+    """Note that the state holds all that the log says, so that the next open need not read it again. At close: tasks that are open end, and
+    a sick log is left alone."""
+    with suppress(StateUnavailable):
+        home.state.end()
     if home.log.poisoned is None:
         with suppress(StateUnavailable):
             home.state.mark(home.log.shard, home.log.size)

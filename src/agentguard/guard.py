@@ -24,7 +24,7 @@ from agentguard.decide import decide, refuse, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.enforcement import NOBODY, Enforcement, Pending, executed, readable
 from agentguard.environment import NANOSECOND
-from agentguard.errors import ApprovalRequired, Denied, InvalidInput
+from agentguard.errors import ApprovalRequired, Denied, InvalidInput, StateUnavailable
 from agentguard.home import DEFAULT, Durability, Home
 from agentguard.integrity import LOCK_FILE, Lock, Tool, register
 from agentguard.keys import Signer
@@ -270,6 +270,7 @@ class Guard:
                 uses=make["uses"],
                 now=seconds,
             )
+            self._own(chain)
             above: tuple[str | None, ...] = ()
         else:
             chain = self._derive(task, parent, make, seconds)
@@ -284,6 +285,24 @@ class Guard:
             trusted_input=make.get("trusted_input"),
         )
         return chain
+
+    def _own(self, chain: VerifiedChain) -> None:
+        """Count the calls of a new root task in memory: nobody else has its artifact yet (docs/decisions/0006)."""
+        try:
+            self.home.state.own(self.home.log.shard, chain.task_id, chain.root.exp)
+        except StateUnavailable as error:  # its calls are counted in the store, or refused there
+            say("the state store did not take a task", task=chain.task_id, error=str(error))
+
+    def share(self, task: Task) -> None:
+        """Count the calls of a task where every process sees them, because its chain is about to leave this one. `Task` calls this."""
+        self.home.state.share(task.id)
+
+    def end(self, task: Task) -> None:
+        """The root task is over. If its artifact never left this process, nobody may use it any more. `Task` calls this."""
+        try:
+            self.home.state.end(task.id)
+        except StateUnavailable as error:
+            say("the state store did not take the end of a task", task=task.id, error=str(error))
 
     def _derive(self, task: Task, parent: Task, make: Mapping[str, Any], seconds: int) -> VerifiedChain:
         """Delegation is judged as a call is: the parent's grant must stand, and the policy must let it delegate."""

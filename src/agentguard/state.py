@@ -8,7 +8,6 @@ counted in memory instead, until it is shared (state_owned.py).
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 import uuid
@@ -34,7 +33,7 @@ from agentguard.admission import (
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
 from agentguard.state_file import StateFile
-from agentguard.state_owned import CAP, OwnedTask, refuse_unshared
+from agentguard.state_owned import CAP, Owned, OwnedTask, refuse_unshared
 from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, read_history, undo
 from agentguard.state_schema import Durability
 
@@ -74,14 +73,13 @@ class State:
     Every method raises StateUnavailable if the store cannot answer, and has then changed nothing.
     """
 
-    __slots__ = ("__weakref__", "_file", "_leases", "_owned", "_pid", "_until_purge")
+    __slots__ = ("__weakref__", "_file", "_leases", "_owned", "_until_purge")
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._leases: dict[str, int] = {}
-        self._owned: dict[str, OwnedTask] = {}
-        self._pid = os.getpid()  # of the process whose memory `_owned` is
-        file.on_fork = weakref.WeakMethod(self.share_all)
+        self._owned = Owned(file)
+        file.on_fork = weakref.WeakMethod(self._owned.share)
         self._until_purge = _PURGE_EVERY
 
     @classmethod
@@ -97,8 +95,7 @@ class State:
         """End what is owned, and let go of the file. Call `mark` before, if the log is healthy; otherwise the next open reads the log since
         the last mark."""
         with suppress(StateUnavailable):  # the next open resolves what could not be ended
-            self.end_all()
-        self._owned = {}
+            self.end()
         self._file.close()
 
     @property
@@ -117,7 +114,7 @@ class State:
         try:
             file.look()
             owned = self._owned.get(account.task)
-            if owned is not None and self._pid == os.getpid():
+            if owned is not None:
                 if len(owned.seen) < CAP and owned.shard == shard:
                     if file.word[0] != 2 * version and (now := self._version()) != version:
                         return Superseded(now)
@@ -214,10 +211,11 @@ class State:
         elif reservation.rerun and status != PAUSED:
             with self._file.held():
                 self._file.look()
-                owned = self._mine().get(reservation.account.task)
+                owned = self._owned.get(reservation.account.task)
                 if owned is not None:
-                    return owned.settle(reservation.account.agent, reservation.call_id, status)
-                self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
+                    owned.settle(reservation.account.agent, reservation.call_id, status)
+                else:
+                    self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
 
     def release(self, reservation: Reservation) -> None:
         """Undo the admission of a call that never ran: charges and call id are given back, so that it can be made again. Idempotent.
@@ -225,11 +223,12 @@ class State:
         If the decision is in the log all the same, the log wins: `reconcile` charges it again, unless an outcome `not_run` follows.
         """
         with self._file.held():
-            owned = self._mine().get(reservation.account.task)
+            owned = self._owned.get(reservation.account.task)
             if owned is not None:
-                return owned.release(reservation.account.agent, reservation.call_id, reservation.execution)
-            with self._file.transaction() as execute:
-                undo(execute, reservation.key, reservation.execution)
+                owned.release(reservation.account.agent, reservation.call_id, reservation.execution)
+            else:
+                with self._file.transaction() as execute:
+                    undo(execute, reservation.key, reservation.execution)
 
     # -- tasks of this process alone ----------------------------------------------------------------------------------------------
 
@@ -241,57 +240,19 @@ class State:
         """
         with self._file.held():
             self._upkeep()
-            owned = OwnedTask(shard, self._leases.get(shard) or self._lease(shard), task, expires)
-            with self._file.transaction() as execute:
-                owned.begin(execute)
-            self._mine()[task] = owned
+            self._owned.begin(OwnedTask(shard, self._leases.get(shard) or self._lease(shard), task, expires))
 
-    def share(self, task: str) -> None:
-        """Let everybody count a task, before its artifact leaves this process. Does nothing for one that is not owned here.
+    def share(self, task: str | None = None) -> None:
+        """Let everybody count a task (or all that are owned here), before its artifact leaves this process.
 
-        It also happens by itself before a fork, at `mark`, and when a task has used `CAP` call ids.
+        Does nothing for one that is not owned here. It happens by itself before a fork, at `mark`, and when a task has used `CAP` call ids.
         """
-        with self._file.held():
-            owned = self._mine().get(task)
-            if owned is not None:
-                with self._file.transaction() as execute:
-                    owned.share(execute)
-                del self._owned[task]
+        self._owned.share(task)
 
-    def end(self, task: str) -> None:
-        """The root task is over: where nobody was shown its artifact, nobody may use it any more. Does nothing for one not owned here.
-
-        Where the store cannot be reached the task is refused all the same, and its owner row is resolved later.
-        """
-        with self._file.held():
-            owned = self._mine().pop(task, None)
-            if owned is not None:
-                with self._file.transaction() as execute:
-                    owned.end(execute)
-
-    def share_all(self) -> None:
-        """Share every task that is owned here, in one transaction."""
-        with self._file.held():
-            if self._mine():
-                with self._file.transaction() as execute:
-                    for owned in self._owned.values():
-                        owned.share(execute)
-                self._owned = {}
-
-    def end_all(self) -> None:
-        """End every task that is owned here, in one transaction."""
-        with self._file.held():
-            if self._mine():
-                with self._file.transaction() as execute:
-                    for owned in self._owned.values():
-                        owned.end(execute)
-                self._owned = {}
-
-    def _mine(self) -> dict[str, OwnedTask]:
-        """What this process owns. A fork's copy of its parent's memory is nobody's."""
-        if self._pid != os.getpid():
-            self._owned, self._pid = {}, os.getpid()
-        return self._owned
+    def end(self, task: str | None = None) -> None:
+        """The root task (or every one) is over: where nobody was shown its artifact, nobody may use it any more, and that takes effect
+        even where this raises. Does nothing for one that is not owned here."""
+        self._owned.end(task)
 
     # -- revocation ---------------------------------------------------------------------------------------------------------------
 
@@ -352,22 +313,28 @@ class State:
 
     # -- the log ------------------------------------------------------------------------------------------------------------------
 
+    def shards(self) -> dict[str, bool]:
+        """The shards that this store has seen, and whether somebody counted under them since they were last reconciled or marked."""
+        with self._file.transaction(write=False) as execute:
+            return {name: lease is not None for name, lease in execute("SELECT name, lease FROM shard").fetchall()}
+
     def position(self, shard: str) -> int:
         """Index of the first record of `shard` that this store may not reflect; 0 for a shard it has never seen."""
         with self._file.transaction(write=False) as execute:
             row = execute("SELECT position FROM shard WHERE name = ?", (shard,)).fetchone()
         return int(row[0]) if row else 0
 
-    def reconcile(self, shard: str, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int, *, owned: bool = True) -> int:
+    def reconcile(self, shard: str, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int | None, *, owned: bool = True) -> int:
         """Replay `records` of `shard` from `position(shard)` on into the store (DESIGN §9), before anything is admitted for that shard.
 
         records  (index, record); decisions, outcomes and revocations are read, records of other types are skipped
-        upto     size of the shard: the index after the last record
+        upto     size of the shard: the index after the last record; None for the index after the last one that is given
         owned    whether the caller holds the shard, so that nobody else appends to it. Only then are reservations without a record
                  released, and only then does the position move while somebody may be counting under it
 
         Idempotent. Returns how many reservations were released. Raises InvalidInput, with shard and index, for a record that is none.
         """
+        self.share()
         self._leases.pop(shard, None)
         return Reconciliation(self._file, shard, owned=owned).run(records, upto)
 
@@ -377,10 +344,14 @@ class State:
         For a healthy log, at close and now and then in a long run, by whoever holds the shard. A reservation that waits for its record at
         this moment stays charged if the process then dies: that is the safe side.
         """
-        with self._file.transaction() as execute:
-            self._leases.pop(shard, None)
-            sql = "INSERT INTO shard VALUES (?, ?, NULL) ON CONFLICT (name) DO UPDATE SET position = excluded.position, lease = NULL"
-            execute(sql, (shard, upto))
+        with self._file.held():
+            self.share()
+            with self._file.transaction() as execute:
+                self._leases.pop(shard, None)
+                # nothing is owned under this lease any more: what is left are tasks whose end could not be written
+                execute("UPDATE owner SET lease = NULL WHERE lease = (SELECT lease FROM shard WHERE name = ?)", (shard,))
+                sql = "INSERT INTO shard VALUES (?, ?, NULL) ON CONFLICT (name) DO UPDATE SET position = excluded.position, lease = NULL"
+                execute(sql, (shard, upto))
 
     # -- upkeep -------------------------------------------------------------------------------------------------------------------
 
@@ -397,6 +368,7 @@ class State:
             if count:
                 cut = (sweep, last, now - _GRACE)
                 dropped = execute("DELETE FROM cell WHERE key > ? AND key <= ? AND expires < ?", cut).rowcount
+            dropped += execute("DELETE FROM owner WHERE expires < ?", (now - _GRACE,)).rowcount
             execute("UPDATE meta SET sweep = ?", (last if count == rows else "",))
         return dropped
 

@@ -10,6 +10,7 @@ An `OwnedTask` answers as the tables would, in the same order. In the store one 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,7 +18,7 @@ import msgspec
 
 from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Exhausted, Replayed, counter_key, replay_key
 from agentguard.errors import StateUnavailable
-from agentguard.state_file import Execute
+from agentguard.state_file import Execute, StateFile
 
 #: Call ids that a task may hold in memory; the one after that is counted in the file, where all of them go.
 CAP: Final = 4096
@@ -77,11 +78,7 @@ class OwnedTask:
         for key in keys:
             self.counts[key] -= 1
 
-    def begin(self, execute: Execute) -> None:
-        """Tell everybody else that the task is counted here."""
-        execute(_OWN, (self.task, self.lease, self.expires))
-
-    def share(self, execute: Execute) -> None:
+    def write(self, execute: Execute) -> None:
         """Write what was counted into the tables. From the commit on, everybody counts there."""
         for (call_id, agent), (execution, status, keys) in self.seen.items():
             execute(_CELL, (replay_key(self.task, agent, call_id), 1, 1, self.expires, self.lease, execution, status, keys))
@@ -89,9 +86,60 @@ class OwnedTask:
             execute(_CELL, (counter_key(self.task, key), count, count, self.expires, None, None, None, None))
         execute(_DROP, (self.task,))
 
-    def end(self, execute: Execute) -> None:
-        """Nobody counts this task any more."""
-        execute(_END, (self.task,))
+
+class Owned:
+    """The tasks that one process owns through one open store."""
+
+    __slots__ = ("__weakref__", "_file", "_pid", "_tasks")
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._tasks: dict[str, OwnedTask] = {}
+        self._pid = os.getpid()
+
+    def get(self, task: str) -> OwnedTask | None:
+        """The task, if it is owned here. Whoever calls holds the store's lock."""
+        owned = self._tasks.get(task)
+        return owned if owned is None or self._pid == os.getpid() else None
+
+    def begin(self, owned: OwnedTask) -> None:
+        """Tell everybody else that the task is counted here."""
+        with self._file.transaction() as execute:
+            execute(_OWN, (owned.task, owned.lease, owned.expires))
+            if self._pid != os.getpid():  # a fork's copy of its parent's memory is nobody's
+                self._tasks, self._pid = {}, os.getpid()
+        self._tasks[owned.task] = owned
+
+    def share(self, task: str | None = None) -> None:
+        """Write one task, or all, into the tables. Where that fails, they are still owned."""
+        with self._file.held():
+            leaving = self._named(task)
+            if leaving:
+                with self._file.transaction() as execute:
+                    for owned in leaving:
+                        owned.write(execute)
+                self._forget(leaving)
+
+    def end(self, task: str | None = None) -> None:
+        """Nobody counts this task, or any of them, from here on."""
+        with self._file.held():
+            leaving = self._named(task)
+            if leaving:
+                self._forget(leaving)
+                with self._file.transaction() as execute:
+                    for owned in leaving:
+                        execute(_END, (owned.task,))
+
+    def _named(self, task: str | None) -> list[OwnedTask]:
+        if self._pid != os.getpid():
+            return []
+        if task is None:
+            return list(self._tasks.values())
+        return [self._tasks[task]] if task in self._tasks else []
+
+    def _forget(self, leaving: list[OwnedTask]) -> None:
+        for owned in leaving:
+            del self._tasks[owned.task]
 
 
 def refuse_unshared(execute: Execute, task: str) -> None:

@@ -65,27 +65,32 @@ class Reconciliation:
         self._file = file
         self._shard = shard
         self._owned = owned
+        self._lease: int | None = None
         self._recorded: set[str] = set()  # executions that have a record, where reservations must be matched with them
         self._open: dict[str, tuple[str, bool]] = {}  # execution without an outcome so far -> replay key, whether it may be rerun
         self._clock = 0  # records of one shard happened in their order, whatever the clock said
 
-    def run(self, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int) -> int:
+    def run(self, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int | None) -> int:
         with self._file.transaction(write=False) as execute:
             row = execute("SELECT position, lease FROM shard WHERE name = ?", (self._shard,)).fetchone()
         position, lease = row or (0, None)
+        self._lease, end = lease, position
         stream = iter(records)
         while chunk := list(islice(stream, _CHUNK)):  # read before the transaction: the log's disk must not lengthen it
-            with self._file.transaction() as execute:
+            moves = any(record.get("type") == "revocation" for _, record in chunk)
+            end = max(end, chunk[-1][0] + 1)
+            with self._file.moving() if moves else self._file.transaction() as execute:
                 for index, record in chunk:
                     if index >= position:
                         self._apply(execute, index, record, match=lease is not None)
         with self._file.transaction() as execute:
             released = self._release_unrecorded(execute, lease) if self._owned and lease is not None else 0
             sql = "INSERT INTO shard VALUES (?, ?, NULL) ON CONFLICT (name) DO UPDATE SET position = excluded.position, lease = NULL"
-            execute(sql if self._owned else sql + " WHERE lease IS NULL", (self._shard, upto))
+            execute(sql if self._owned else sql + " WHERE lease IS NULL", (self._shard, end if upto is None else upto))
         return released
 
     def _release_unrecorded(self, execute: Execute, lease: int) -> int:
+        execute("DELETE FROM owner WHERE lease = ?", (lease,))  # what was counted in the memory that is gone has just been replayed
         rows = execute("SELECT key, execution FROM cell WHERE lease = ?", (lease,)).fetchall()
         return sum([undo(execute, key, execution) for key, execution in rows if execution not in self._recorded])
 
@@ -107,6 +112,9 @@ class Reconciliation:
         execution, task = check_text(record["id"], "id", 1024), check_text(record["task"], "task", 1 << 16)
         if match:
             self._recorded.add(execution)
+        owner = execute("SELECT lease FROM owner WHERE task = ?", (task,)).fetchone()
+        if owner is not None and not (self._owned and owner[0] is not None and owner[0] == self._lease):
+            return  # ended, so that nobody can use it; or counted in the memory of a process that lives
         key = replay_key(task, check_text(record["agent"], "agent", 1024), check_text(record["call_id"], "call_id", 4096))
         charges = [(check_text(name, "reserved", 1 << 16), _count(times)) for name, times in record["reserved"]]
         row = execute("SELECT execution, status, charges FROM cell WHERE key = ?", (key,)).fetchone()

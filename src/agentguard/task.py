@@ -106,6 +106,8 @@ class Task:
 
     def close(self) -> None:
         """End the task: its authority is gone, and the outer task is current again."""
+        if self.tokens is not None and self.parent is None and self._make is not None and not self._closed:
+            self.guard.end(self)
         self._closed = True
         while self._entered:
             token = self._entered.pop()
@@ -131,8 +133,10 @@ class Task:
         return Task(self.guard, agent, parent=self, make={"scope": scope, "ttl": ttl, "uses": uses})
 
     def presentation(self, proof: str | None = None) -> dict[str, Any]:
-        """The chain as it travels to another process (draft §7.4), with a proof when one is given."""
+        """The chain as it travels to another process (draft §7.4), with a proof when one is given. Raises StateUnavailable if the calls of
+        the task cannot be counted where that process sees them."""
         self.issue()
+        self.guard.share(self)
         body: dict[str, Any] = {"aat_chain": list(self.tokens or ())}
         if proof is not None:
             body["aat_pop"] = proof

@@ -271,7 +271,7 @@ def test_files_that_do_not_belong(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         log.append(small(0))
     (tmp_path / "log" / log.shard / "notes.txt").write_text("x")
-    assert kinds(tmp_path) == [("warning", "segment")]
+    assert kinds(tmp_path) == [("warning", "foreign")]
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:

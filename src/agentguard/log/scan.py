@@ -136,7 +136,7 @@ def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontie
                 yield Batch(size, pending, payload[HASH_SIZE:], offset, end)
                 size, pending, good = index, [], end
             elif kind in (CHECKPOINT, FINAL):
-                if pending or index != size:
+                if pending or index != size or not payload:
                     raise Damage(f"a checkpoint of {index} records stands after {size + len(pending)}", path=name, offset=offset)
                 yield Signed(payload, kind == FINAL, offset, end)
                 good = end

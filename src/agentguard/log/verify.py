@@ -51,8 +51,8 @@ Severity = Literal["error", "warning"]
 class Finding:
     """Something that is not as it should be. An `error` means that evidence was damaged, lost or rewritten.
 
-    kind     damage cut rollback head manifest shard segment signature record duplicate (errors, mostly);
-             tail unsigned unknown orphan clock behind (warnings)
+    kind     damage cut rollback head manifest shard signature record duplicate (errors; a shard that was never begun is a warning);
+             tail unsigned unknown orphan clock behind foreign (warnings)
     file     the file it is about; `offset` is the byte in it, or None if it is about the whole file
     """
 
@@ -215,9 +215,8 @@ class _Verifier:
             previous = stop
         if walk.intact:
             self._against_head(shard, directory, walk, head, bool(files), live)
-        for name in names_in(directory):
-            if name != "lock" and not name.endswith(".seg"):
-                self._warn("segment", "this file does not belong to the log", directory / name)
+        for name in set(names_in(directory)).difference({"lock"}, (path.name for _, path in segments(directory))):
+            self._warn("foreign", "this file does not belong to the log", directory / name)
         root = walk.frontier.root().hex()
         return ShardReport(shard, origin_of(self._key, shard), walk.frontier.size, root, walk.checkpoints, live)
 
