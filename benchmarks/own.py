@@ -24,6 +24,7 @@ from typing import Any
 from harness import measure
 
 from agentguard import Denied, Guard, ToolCall
+from agentguard.context import current_task
 from agentguard.environment import version
 from agentguard.policy import load
 
@@ -103,7 +104,7 @@ class Bench:
 
         def call() -> Any:
             nonlocal count
-            if self.depth != depth or count % 1000 == 0:
+            if count % 1000 == 0 or self.depth != depth or current_task.get() is not self.tasks[-1]:
                 self.enter(depth)
             count += 1
             return operation()
@@ -147,8 +148,6 @@ def langchain(bench: Bench) -> dict[str, Callable[[], Any] | None]:
     task = guard.task(CHAIN[0], initiator="user:bench", ttl="2h").issue()
 
     def call() -> Any:
-        from agentguard.context import current_task
-
         token = current_task.set(task)
         try:
             return guarded.invoke(ARGS)

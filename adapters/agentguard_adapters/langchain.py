@@ -15,16 +15,17 @@ from typing import Any
 
 from agentguard import Guard, InvalidInput
 from agentguard.task import Task
-from agentguard_adapters.langchain_run import OnDeny
+from agentguard_adapters import missing
 from agentguard_adapters.langgraph import ToolCallHook
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-except ImportError as error:
-    raise ImportError(f"this adapter needs langchain 1.4 or later ({error}): pip install 'agentguard[langchain]'") from error
+    from langchain_core.tools import BaseTool
+    from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from langchain_core.tools import BaseTool
-from langgraph.prebuilt.tool_node import ToolCallRequest
+    from agentguard_adapters.langchain_run import OnDeny
+except ImportError as error:
+    raise missing("langchain 1.4 or later", "langchain", error) from error
 
 #: Types of tools given as dictionaries that the model's provider does not run itself.
 _RUN_HERE = (None, "function", "custom")

@@ -88,23 +88,24 @@ class Inner:
             if getattr(type(given), name) not in [getattr(base, name) for base in (BaseTool, StructuredTool, Tool)]:
                 found = f"the tool {given.name!r} overrides {name}, which the guard would go past"
                 raise InvalidInput(found, hint="let it override _run and _arun instead")
-        self.tool, known = _undecorated(given)
-        self.pinned = self._pin(known)
+        self.tool, known = _undecorated(given, guard)
+        bodies = [fn for name in ("func", "coroutine") if (fn := getattr(self.tool, name, None)) is not None]
+        if not bodies:  # a class of one's own
+            bodies = [self.tool._run] if type(self.tool)._arun is BaseTool._arun else [self.tool._run, self.tool._arun]
+        self.hidden = frozenset(_injected_names(self.tool, bodies)).union(known.entry.injected if known is not None else ())
+        self.pinned = self._pin(bodies, known)
         if known is None or guard.tools.get(known.name) is not known:
             guard.register(self.pinned)
         self.sync_body, self.async_body = Body.of(self.tool, "func", "_run"), Body.of(self.tool, "coroutine", "_arun")
 
-    def _pin(self, known: Pinned | None) -> Pinned:
+    def _pin(self, bodies: list[Callable[..., Any]], known: Pinned | None) -> Pinned:
         inner = self.tool
-        bodies = [fn for name in ("func", "coroutine") if (fn := getattr(inner, name, None)) is not None]
-        if not bodies:  # a class of one's own
-            bodies = [inner._run] if type(inner)._arun is BaseTool._arun else [inner._run, inner._arun]
         schema = inner.tool_call_schema
         shape = schema if isinstance(schema, dict) else model_json_schema(schema)
         tool = register(
             bodies[0],
             name=inner.name,
-            injected=tuple(_injected_names(inner, bodies)),
+            injected=tuple(self.hidden),
             schema={name: part for name, part in shape.items() if name not in ("title", "description")},
             binder=lambda presented: self.bound(presented, {}, None).values,
             watch=tuple([(inner, name) for name in _WATCHED if hasattr(inner, name)]),
@@ -121,6 +122,9 @@ class Inner:
 
     def bound(self, presented: Mapping[str, Frozen], injected: Mapping[str, Any], call_id: str | None) -> Bound:
         """Validated, coerced, defaults filled in, injected ones set aside. Raises InvalidInput where the tool could not take them."""
+        forged = sorted(self.hidden & presented.keys())
+        if forged:
+            raise InvalidInput(f"the argument {forged[0]!r} is filled in by the framework and may not be presented")
         arguments = {name: thaw(value) for name, value in presented.items()}
         try:
             given, values = self.tool._to_args_and_kwargs({**arguments, **injected}, call_id)
@@ -130,17 +134,26 @@ class Inner:
         except (ToolException, ValueError, TypeError) as error:
             raise InvalidInput(f"{type(error).__name__}: {error}"[:400]) from None
         values = {**dict(zip(self.tool.args if given else (), given, strict=False)), **values}
-        filled = {name: values.pop(name) for name in self.pinned.entry.injected if name in values}
+        filled = {name: values.pop(name) for name in self.hidden if name in values}
         shown = {name: plain(value) for name, value in values.items()}
         frozen = {**self.pinned.parameters.defaults, **{name: freeze(value) for name, value in shown.items()}}
         return Bound(MappingProxyType(frozen), {name: value for name, value in values.items() if shown[name] is not value}, filled)
 
 
-def _undecorated(given: BaseTool) -> tuple[BaseTool, Pinned | None]:
-    """A tool over a function that `@guard.tool` wraps, without that wrapper, so that one call is one decision; and its registration."""
+def _undecorated(given: BaseTool, guard: Guard) -> tuple[BaseTool, Pinned | None]:
+    """A tool over a function that this guard's `@guard.tool` wraps, without that wrapper, so that one call is one decision; and its
+    registration. Another guard's wrapper stays: that guard is asked too.
+    """
     parts = {name: fn for name in ("func", "coroutine") if (fn := getattr(given, name, None)) is not None}
-    known = next((fn.__agentguard_tool__ for fn in parts.values() if hasattr(fn, "__agentguard_tool__")), None)
-    return (given.model_copy(update={name: bare(fn) for name, fn in parts.items()}), known) if known is not None else (given, None)
+    ours = {
+        name: fn
+        for name, fn in parts.items()
+        if (mark := getattr(fn, "__agentguard_mark__", None)) and mark[0] is fn and guard.serves(mark[1])
+    }
+    if not ours:
+        return given, None
+    known: Pinned = next(iter(ours.values())).__agentguard_tool__
+    return given.model_copy(update={name: bare(fn, fn.__agentguard_mark__[1]) for name, fn in ours.items()}), known
 
 
 def _injected_names(inner: BaseTool, bodies: list[Callable[..., Any]]) -> set[str]:
@@ -148,8 +161,8 @@ def _injected_names(inner: BaseTool, bodies: list[Callable[..., Any]]) -> set[st
     fields = {} if isinstance(inner.args_schema, dict) else getattr(inner.get_input_schema(), "model_fields", {})
     names = {*fields, *inner._injected_args_keys, "callbacks", "run_manager"}
     hidden = names - inner._filter_injected_args(dict.fromkeys(names)).keys()
-    configs = {"config", *[name for body in bodies if (name := _get_runnable_config_param(body)) is not None]}
-    return hidden | (configs - fields.keys())
+    configs = {name for body in bodies if (name := _get_runnable_config_param(body)) is not None}
+    return hidden | configs | ({"config"} - fields.keys())
 
 
 def _parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

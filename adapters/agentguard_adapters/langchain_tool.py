@@ -52,6 +52,11 @@ class GuardedTool(BaseTool):
         """The tool as the guard knows it."""
         return self._inner.pinned
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The arguments that only a framework may fill in."""
+        return self._inner.hidden
+
     def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(self._inner, self._backstop, kwargs.get("tool_call_id"))
         try:
@@ -124,8 +129,8 @@ class GuardedTool(BaseTool):
         arguments = {next(iter(self.args), "input"): given} if isinstance(given, str) else given
         if type(arguments) is dict:
             filled = self._options[1] or node_fills.get()
-            named = [name for name in pinned.entry.injected if name in arguments]
-            run.injected = {name: arguments[name] for name in named if filled or not is_json(arguments[name])}
+            hidden = self.hidden & arguments.keys()
+            run.injected = {name: arguments[name] for name in hidden if filled or not is_json(arguments[name])}
             arguments = {name: value for name, value in arguments.items() if name not in run.injected}
         return ToolCall(agent, pinned.name, arguments, run.call_id), pinned.with_binder(run.bind)
 

@@ -16,18 +16,18 @@ from typing import Any
 from agentguard import Denied, Guard, InvalidInput, ToolCall
 from agentguard.context import current_task
 from agentguard.task import Task
+from agentguard_adapters import missing
 from agentguard_adapters.langchain_core import GuardedTool, guard_tool, guard_tools
 from agentguard_adapters.langchain_run import Backstop, OnDeny, answer, backstop, node_fills
 from agentguard_adapters.seats import acting_as, seat
 
 try:
+    from langchain_core.messages import ToolMessage
+    from langchain_core.tools import BaseTool
     from langgraph.prebuilt import ToolNode
     from langgraph.prebuilt.tool_node import ToolCallRequest
 except ImportError as error:
-    raise ImportError(f"this adapter needs langgraph 1.2 or later ({error}): pip install 'agentguard[langchain]'") from error
-
-from langchain_core.messages import ToolMessage
-from langchain_core.tools import BaseTool
+    raise missing("langgraph 1.2 or later", "langchain", error) from error
 
 __all__ = ["ToolCallHook", "acting_as", "guard_tool_node"]
 
@@ -68,7 +68,7 @@ class ToolCallHook:
         try:
             task, tool, doubtful = self._look(request)
             if doubtful is not None:
-                self._guard.check(doubtful, task=task).release()
+                self._guard.check(doubtful, task=task, tool=None if tool is None else tool.pinned).release()
             with self._below(task):
                 return handler(request if tool is None else request.override(tool=tool))
         except Denied as denied:
@@ -79,7 +79,7 @@ class ToolCallHook:
         try:
             task, tool, doubtful = self._look(request)
             if doubtful is not None:
-                (await self._guard.acheck(doubtful, task=task)).release()
+                (await self._guard.acheck(doubtful, task=task, tool=None if tool is None else tool.pinned)).release()
             with self._below(task):
                 return await handler(request if tool is None else request.override(tool=tool))
         except Denied as denied:
@@ -102,7 +102,7 @@ class ToolCallHook:
         agent, task = seat(self._guard, self._agent, self._task)
         tool = self.know(request.tool) if request.tool is not None else None
         name, arguments = (tool.pinned.name if tool is not None else request.tool_call["name"]), request.tool_call["args"]
-        if tool is not None and not any(hidden in arguments for hidden in tool.pinned.entry.injected):
+        if tool is not None and tool.hidden.isdisjoint(arguments):
             return task, tool, None
         return task, tool, ToolCall(agent, name, arguments, request.tool_call["id"])
 

@@ -102,7 +102,7 @@ class Authority:
     def derive(
         self,
         parent: VerifiedChain,
-        holder: str,
+        signer: Signer,
         agent: str,
         *,
         scope: Mapping[str, Any] | None,
@@ -110,11 +110,11 @@ class Authority:
         uses: int | None,
         now: int,
     ) -> VerifiedChain:
-        """A narrower artifact, signed by the parent's holder. Raises ChainError where it would not narrow."""
+        """A narrower artifact, signed by the parent's holder, `signer`. Raises ChainError where it would not narrow."""
         profile = Profile(agent=agent, initiator=None, task=None, policy=None, env={}, nbf=now, uses=self._uses(uses))
         token = artifact.derive(
             parent.leaf,
-            signer=self._home.keys.holder(holder),
+            signer=signer,
             holder=self._home.keys.holder(agent).public,
             tools=self._kept(parent.leaf.tools, agent) if scope is None else self._policy.parse_scope(scope),
             now=now,

@@ -55,9 +55,9 @@ class ToolCall:
     def __init__(self, agent: Any, tool: Any, arguments: Any, call_id: Any = None, *, proof: Any = None) -> None:
         defect = ""
         frozen: Mapping[str, Frozen] = _EMPTY
-        if type(agent) is not str or not _is_name(agent):
+        if type(agent) is not str or len(agent) > 256 or not _is_name(agent):  # what is too long would stay in the cache of names
             defect = _misnamed("agent", agent)
-        elif type(tool) is not str or not _is_name(tool):
+        elif type(tool) is not str or len(tool) > 256 or not _is_name(tool):
             defect = _misnamed("tool", tool)
         if call_id is not None and (type(call_id) is not str or not 0 < len(call_id) <= 256 or not call_id.isprintable()):
             defect = defect or f"the call id must be 1 to 256 printable characters, found {_shown(call_id)}"
@@ -71,6 +71,8 @@ class ToolCall:
                 frozen = freeze(arguments)
             except InvalidInput as error:
                 defect = f"arguments: {error}"
+            except RuntimeError:  # at the end of the stack, or a finalizer changed them meanwhile
+                defect = "arguments: they cannot be copied"
         _fill(
             self,
             agent if not defect else _safe(agent),

@@ -17,6 +17,8 @@ from json.encoder import encode_basestring  # the C implementation; its escapes 
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from agentguard.errors import InvalidInput
 
 #: None, bool, int, float, str, tuple of Frozen, MappingProxyType of str to Frozen. (Recursive aliases say less than this sentence.)
@@ -26,6 +28,9 @@ Json: TypeAlias = Any
 
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 10_000
+#: Code points in all long strings of one value together; short ones are bounded by MAX_NODES.
+MAX_TEXT: Final = 4 * 1024 * 1024
+_LONG: Final = 1024
 _SAFE_INTEGER: Final = 2**53
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 
@@ -100,13 +105,15 @@ def freeze(value: Any, *, max_depth: int = MAX_DEPTH, max_nodes: int = MAX_NODES
 
     Raises InvalidInput for anything that is not JSON, not admissible, too deep or too large.
     """
-    budget = [max_nodes]
+    budget = [max_nodes, MAX_TEXT]
     return _freeze(value, max_depth, budget)
 
 
 def _freeze(value: Any, depth: int, budget: list[int]) -> Frozen:
     kind = type(value)
     if kind is str:
+        if len(value) > _LONG:
+            _long(value, budget)
         if not value.isascii():
             _utf8(value)
         return value
@@ -120,25 +127,35 @@ def _freeze(value: Any, depth: int, budget: list[int]) -> Frozen:
     if depth <= 0:
         raise InvalidInput("the value is nested too deeply", hint=f"at most {MAX_DEPTH} levels")
     if kind is dict or kind is MappingProxyType:
-        budget[0] -= len(value)
+        members = list(value.items())  # one moment of it: another thread may be writing
+        budget[0] -= len(members)
         if budget[0] < 0:
             raise InvalidInput("the value has too many parts", hint=f"at most {MAX_NODES}")
         copy: dict[str, Frozen] = {}
-        for key, item in list(value.items()):
+        for key, item in members:
             if type(key) is not str:
                 raise InvalidInput(f"an object's member name is {type(key).__name__}, not a string")
+            if len(key) > _LONG:
+                _long(key, budget)
             if not key.isascii():
                 _utf8(key)
             copy[key] = _freeze(item, depth - 1, budget)
         return MappingProxyType(copy)
     if kind is list or kind is tuple:
-        budget[0] -= len(value)
+        items = tuple(value)
+        budget[0] -= len(items)
         if budget[0] < 0:
             raise InvalidInput("the value has too many parts", hint=f"at most {MAX_NODES}")
-        return tuple([_freeze(item, depth - 1, budget) for item in value])
+        return tuple([_freeze(item, depth - 1, budget) for item in items])
     if kind is Inadmissible:
         raise InvalidInput(f"the number {value.lexeme} cannot be carried exactly by a JSON number", hint="pass it as a string")
     raise InvalidInput(f"{kind.__module__}.{kind.__qualname__} is not a JSON value")
+
+
+def _long(text: str, budget: list[int]) -> None:
+    budget[1] -= len(text)
+    if budget[1] < 0:
+        raise InvalidInput("the value has too much text", hint=f"at most {MAX_TEXT} characters")
 
 
 def _inexact(value: int | float) -> InvalidInput:
@@ -166,12 +183,27 @@ def thaw(value: Frozen) -> Json:
 
 def jcs(value: Any) -> bytes:
     """The JCS bytes of a JSON value, frozen or not (RFC 8785). Raises InvalidInput where there are none."""
+    if type(value) is MappingProxyType and _is_flat(value):
+        return _encode_flat(dict(value))
     try:
         return _jcs(value).encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidInput("a string holds a lone surrogate, which has no UTF-8 form") from None
     except RecursionError:
         raise InvalidInput("the value is nested too deeply") from None
+
+
+#: A C encoder whose strings are those of JCS; of numbers and nesting it knows nothing, so it gets neither (tests/unit/test_canonical.py).
+_encode_flat: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _is_flat(value: Mapping[str, Frozen]) -> bool:
+    """Whether a frozen object, whose strings have a UTF-8 form, holds scalars that every encoder writes alike, under ASCII names."""
+    for name, item in value.items():
+        kind = type(item)
+        if not name.isascii() or not (kind is str or kind is bool or item is None or (kind is int and -_SAFE_INTEGER <= item <= _SAFE_INTEGER)):
+            return False
+    return True
 
 
 def _jcs(value: Any) -> str:

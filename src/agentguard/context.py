@@ -5,8 +5,8 @@ Context variables, so that threads and asyncio tasks never see each other's. Eve
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from agentguard.permit import Permit
@@ -18,3 +18,13 @@ current_task: ContextVar[Task | None] = ContextVar("agentguard.task", default=No
 current_execution: ContextVar[str | None] = ContextVar("agentguard.execution", default=None)
 #: A permit that a framework's hook obtained for the wrapped tool below it.
 lent_permit: ContextVar[Permit | None] = ContextVar("agentguard.permit", default=None)
+
+V = TypeVar("V")
+
+
+def restore(variable: ContextVar[V], token: Token[V]) -> None:
+    """Undo a `set`. Code that was driven on in another context has nothing to restore there, and its outcome is recorded all the same."""
+    try:  # noqa: SIM105  # `suppress` would cost each call half a microsecond
+        variable.reset(token)
+    except ValueError:
+        pass

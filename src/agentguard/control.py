@@ -14,6 +14,7 @@ from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.home import Home
 from agentguard.log import iter_records, read_shards
 from agentguard.log.layout import shard_directory, try_lock
+from agentguard.notice import say
 from agentguard.revocation import parse_target
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def lift(home: Home, ledger: Ledger, kind: str, value: str = "", *, by: str, rea
 def clock_floor(home: Home) -> int:
     """Nanoseconds below which the wall clock cannot be right: the last checkpoint's time, unless an operator accepted the clock since."""
     last = home.log.last_time_ns
-    accepted = int(home.state.meta(_ACCEPTED) or "0")
-    return 0 if last <= accepted else last
+    if last > int(home.state.meta(_ACCEPTED) or "0"):
+        return last
+    home.log.accept_clock()
+    return 0
 
 
 def accept_clock(home: Home, ledger: Ledger, *, by: str, reason: str = "") -> None:
@@ -55,6 +58,7 @@ def accept_clock(home: Home, ledger: Ledger, *, by: str, reason: str = "") -> No
     last = home.log.last_time_ns
     ledger.note("clock", {"accepted": str(time.time_ns()), "last_checkpoint": str(last), "reason": reason}, by=by)
     home.state.set_meta(_ACCEPTED, str(last))
+    home.log.accept_clock()
 
 
 def reconcile(home: Home) -> None:
@@ -68,7 +72,7 @@ def reconcile(home: Home) -> None:
         if shard == home.log.shard:
             state.reconcile(shard, _records(home, shard, state.position(shard)), upto=home.log.size)
         elif seen.get(shard, True):
-            lock = try_lock(shard_directory(home.path, shard) / "lock")
+            lock = _lock(home, shard)
             try:
                 if lock is not None or shard not in seen:
                     state.reconcile(shard, _records(home, shard, state.position(shard)), upto=None, owned=lock is not None)
@@ -76,6 +80,29 @@ def reconcile(home: Home) -> None:
                 if lock is not None:
                     os.close(lock)
     state.purge(time.time_ns() // 10**9)
+
+
+def _lock(home: Home, shard: str) -> int | None:
+    try:
+        return try_lock(shard_directory(home.path, shard) / "lock")
+    except OSError as error:
+        raise StateUnavailable(f"shard {shard} cannot be locked to count what it says: {error.strerror}") from error
+
+
+def own(home: Home, task: str, expires: int) -> None:
+    """Count the calls of a new root task in memory: nobody else has its artifact yet (docs/decisions/0006)."""
+    try:
+        home.state.own(home.log.shard, task, expires)
+    except StateUnavailable as error:  # its calls are counted in the store, or refused there
+        say("the state store did not take a task", task=task, error=str(error))
+
+
+def end(home: Home, task: str) -> None:
+    """A root task is over. If its artifact never left this process, nobody may use it any more."""
+    try:
+        home.state.end(task)
+    except StateUnavailable as error:
+        say("the state store did not take the end of a task", task=task, error=str(error))
 
 
 def mark(home: Home) -> None:

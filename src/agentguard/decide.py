@@ -1,7 +1,7 @@
 """The decision: a pure, total function of values (DESIGN §7).
 
 No clock, no I/O, no randomness, no environment variable. The stages stand here in their order, each a function that gives a `Reason` or
-None; the first reason ends the decision. Stages 13 and 14 need the world, so the guard does them, after asking `reservation` what to charge.
+None; the first reason ends the decision. Stages 13 and 14 need the world, so the guard does them, after asking `charges` what to charge.
 """
 
 from __future__ import annotations
@@ -239,9 +239,8 @@ def _scope(case: _Case) -> Reason | None:
 
 
 def _proof(case: _Case) -> Reason | None:
-    wanted = not case.grant.possessed or case.policy.attributes(case.call.tool).proof_required
     if case.call.proof is None:
-        if not wanted:
+        if not proof_wanted(case.chain, case.grant, case.policy, case.call.tool):
             return None
         return Reason(Code.PROOF_MISSING, case.call.agent, "a proof that the caller holds the leaf's key", "none")
     facts, away = case.facts, not case.grant.possessed
@@ -259,6 +258,11 @@ def _proof(case: _Case) -> Reason | None:
     except ChainError as error:
         return error.reason()
     return None
+
+
+def proof_wanted(chain: VerifiedChain, grant: Grant, policy: Policy, tool: str) -> bool:
+    """Whether a call needs a proof of possession: a plain chain always (DESIGN §4), ours across a process boundary or by policy."""
+    return not grant.possessed or not chain.profile or policy.attributes(tool).proof_required
 
 
 def _policy(case: _Case) -> Reason | None:

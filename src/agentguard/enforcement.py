@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -19,13 +20,13 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import Limits, VerifiedChain
 from agentguard.context import current_execution, current_task
-from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, decide, proof_charge, refuse
+from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, decide, proof_charge, proof_wanted, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock, measure
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
 from agentguard.evidence import DecisionRecord
 from agentguard.home import Home
-from agentguard.integrity import Lock, Tool
+from agentguard.integrity import Lock, Tool, type_name
 from agentguard.ledger import Ledger
 from agentguard.notice import say
 from agentguard.permit import LIFETIME_NS, Permit
@@ -68,6 +69,7 @@ class Enforcement:
         self._environment_object = self.ledger.document(self.environment)
         self._lock_digest = lock.digest if lock is not None else None
         self._observed: set[str] = set()
+        self.unable = ""  # why no outcome can be recorded any more: no body runs
 
     def keep_documents(self) -> dict[str, Any]:
         """Keep what later records name by digest; returns those names, for the record of opening."""
@@ -86,21 +88,24 @@ class Enforcement:
     def pending(self, call: ToolCall, task: Task | None, tool: Tool | None = None) -> Pending:
         """Judge and admit. Whatever breaks in here denies."""
         try:
-            return self._judge(readable(call), task if task is not None else current_task.get(), tool)
+            return self._judge(readable(call), self.own(task), tool)
         except _INTERRUPTS:
             raise
         except BaseException as error:  # noqa: BLE001  # the one place: a native engine's panic is not an Exception, and it denies too
             return self._crashed(readable(call), error)
 
+    def own(self, task: Task | None) -> Task | None:
+        """The task that is meant, or the current one. Another guard's is none: it counts and records elsewhere, and `accept` is the way."""
+        meant = task if task is not None else current_task.get()
+        return meant if meant is not None and meant.guard.serves(self) else None
+
     def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None) -> Pending:
-        if task is not None and task.proof is not None and call.proof is None:
-            call = call.with_proof(task.proof)
         binding = self.bind(call, tool)
         execution = self.ledger.next_id()
         for _ in range(_MAX_RACES):
             facts, now = self._facts, self.now()
             grant = self.authority.grant(task)
-            call = self._proven(call, grant, task, now)
+            call = self.proven(call, grant, task, now)
             decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
             if decision.allowed and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
@@ -117,13 +122,17 @@ class Enforcement:
             decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
         return self.pend(executed(decision, execution), call, binding.bound, grant, task, now)
 
-    def _proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
-        """Where the policy wants a proof and the leaf's key is in this process, the holder signs here (draft §7)."""
-        if call.proof is not None or call.defect or not grant.possessed or not self.policy.attributes(call.tool).proof_required:
+    def proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
+        """The call with its proof: the one that came beside the chain, or, where one is wanted and the leaf's key is in this process, one
+        that the holder signs here (draft §7)."""
+        chain = grant.chain
+        if call.proof is not None or call.defect or task is None or chain is None:
             return call
-        if task is None or task.key is None or grant.chain is None or task.key.public != grant.chain.leaf.holder:
+        if task.proof is not None:
+            return call.with_proof(task.proof)
+        if not proof_wanted(chain, grant, self.policy, call.tool) or task.key is None or task.key.public != chain.leaf.holder:
             return call
-        return call.with_proof(make_proof(task.key, grant.chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
+        return call.with_proof(make_proof(task.key, chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
     def bind(self, call: ToolCall, live: Tool | None = None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
@@ -195,7 +204,7 @@ class Enforcement:
                 self._observe(task, grant, chain)
             expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
             bound = call.with_arguments(binding.bound, reservation.call_id)
-            permit = Permit(self, tool or self.tools.get(call.tool), bound, call, decision, reservation, expires)
+            permit = Permit(self, tool or self.tools.get(call.tool), bound, call, decision, reservation, expires, task)
             return self.pend(decision, call, binding.bound, grant, task, now, permit)
         except BaseException:
             self.home.state.release(reservation)
@@ -222,6 +231,7 @@ class Enforcement:
         task: Task | None,
         now: int,
         permit: Permit | None = None,
+        cause: str | None = None,
     ) -> Pending:
         """The record of a decision, ready to be written. What it names by digest is kept before."""
         record = self.ledger.decision(
@@ -229,7 +239,7 @@ class Enforcement:
             decision,
             call,
             bound,
-            caused_by=current_execution.get(),
+            caused_by=cause or current_execution.get(),
             revocations=self._facts.revocations.version,
             rerun=permit is not None and permit.reservation.rerun,
             now=now,
@@ -269,6 +279,7 @@ class Enforcement:
         try:
             self.ledger.write(pending.record)
         except EvidenceUnavailable as error:
+            self.unable = self.unable or str(error)
             reason = Reason(Code.EVIDENCE_UNAVAILABLE, "log", "a durable record of the decision", str(error), fix="reopen the guard")
             was = pending.decision
             refused = structs.replace(
@@ -279,13 +290,13 @@ class Enforcement:
 
     def _crashed(self, call: ToolCall, error: BaseException) -> Pending:
         """A fault inside the guard denies, and is recorded where that is still possible."""
-        say("the guard failed, and the call is denied", error=f"{type(error).__name__}: {error}")
+        say("the guard failed, and the call is denied", error=type_name(error))  # its words may quote arguments
         code, stage = Code.GUARD_ERROR, Stage.CALL
         if isinstance(error, StateUnavailable):
             code, stage = Code.STATE_UNAVAILABLE, Stage.ADMISSION
         elif isinstance(error, EvidenceUnavailable):
             code, stage = Code.EVIDENCE_UNAVAILABLE, Stage.EVIDENCE
-        reason = Reason(code, call.tool, "a guard that works", f"{type(error).__name__}: {error}"[:200])
+        reason = Reason(code, call.tool, "a guard that works", _words(error))
         decision = refuse(call, self.policy.digest, stage, reason)
         try:
             decision = executed(decision, self.ledger.next_id())
@@ -295,9 +306,12 @@ class Enforcement:
         except BaseException:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
             return Pending(None, decision, None)
 
-    def refusal(self, call: ToolCall, stage: Stage, reason: Reason, execution: str) -> Decision:
-        """A denial with one reason, under an execution's id."""
-        return executed(refuse(call, self.policy.digest, stage, reason), execution)
+    def refusal(self, call: ToolCall, stage: Stage, reason: Reason, cause: str) -> Decision:
+        """A denial of what somebody tried with the permit of execution `cause`: recorded, where that is still possible."""
+        decision = executed(refuse(call, self.policy.digest, stage, reason), self.ledger.next_id())
+        with suppress(EvidenceUnavailable):
+            self.write(self.pend(decision, call, call.arguments, NO_GRANT, None, self.now(), cause=cause))
+        return decision
 
     def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Append the outcome of a permit's run, then let the state know."""
@@ -322,6 +336,7 @@ class Enforcement:
 
     def poison(self, why: str) -> None:
         """Deny everything from here on: the log cannot be trusted to be complete."""
+        self.unable = self.unable or why
         self.home.log.poison(why)
 
     # --- the world --------------------------------------------------------------------------------------------------------------
@@ -356,6 +371,14 @@ def readable(call: object) -> ToolCall:
 def executed(decision: Decision, execution: str) -> Decision:
     """The decision under its execution's id."""
     return structs.replace(decision, call_id=decision.call_id or execution, execution=execution)
+
+
+def _words(error: BaseException) -> str:
+    """An error in words. One that somebody else's code raised may break when it is looked at."""
+    try:
+        return f"{type_name(error)}: {error}"[:200]
+    except BaseException:  # noqa: BLE001  # the call is being denied already, and must be
+        return type_name(error)
 
 
 def _chain_of(grant: Grant) -> VerifiedChain:

@@ -24,9 +24,9 @@ from agentguard.decide import decide, refuse, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.enforcement import NOBODY, Enforcement, Pending, executed, readable
 from agentguard.environment import NANOSECOND
-from agentguard.errors import ApprovalRequired, Denied, InvalidInput, StateUnavailable
+from agentguard.errors import ApprovalRequired, Denied, InvalidInput
 from agentguard.home import DEFAULT, Durability, Home
-from agentguard.integrity import LOCK_FILE, Lock, Tool, register
+from agentguard.integrity import LOCK_FILE, Lock, Tool, mark, register
 from agentguard.keys import Signer
 from agentguard.notice import say
 from agentguard.permit import Permit
@@ -95,7 +95,8 @@ class Guard:
             )
 
     def close(self) -> None:
-        """Write the last checkpoint and let go of log and state. Calls after this are denied."""
+        """Write the last checkpoint and let go of log and state. Calls after this are denied, and permits from before run nothing."""
+        self._enforcement.unable = self._enforcement.unable or "the guard is closed"
         control.mark(self.home)
         self.home.close()
 
@@ -104,6 +105,10 @@ class Guard:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def serves(self, enforcement: Enforcement) -> bool:
+        """Whether this is the guard with these insides."""
+        return self._enforcement is enforcement
 
     @property
     def home(self) -> Home:
@@ -171,22 +176,22 @@ class Guard:
     def _wrap(self, tool: Tool, fn: Callable[..., Any]) -> Callable[..., Any]:
         """The function that stands in for `fn`."""
         wrapper: Any
-        if inspect.iscoroutinefunction(fn):
+        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 call, hidden = self._called(tool, args, kwargs)
-                permit = self.borrow(tool, call.arguments) or await self.acheck(call, tool=tool)
+                permit = self.borrow(tool, call) or await self.acheck(call, tool=tool)
                 return await permit.arun(fn, hidden)
 
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 call, hidden = self._called(tool, args, kwargs)
-                permit = self.borrow(tool, call.arguments) or self.check(call, tool=tool)
+                permit = self.borrow(tool, call) or self.check(call, tool=tool)
                 return permit.run(fn, hidden)
 
         functools.update_wrapper(wrapper, fn)
-        wrapper.__agentguard_tool__ = tool
+        mark(wrapper, tool, self._enforcement)
         return wrapper  # type: ignore[no-any-return]  # a function by construction
 
     def _called(self, tool: Tool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, dict[str, Any]]:
@@ -199,13 +204,13 @@ class Guard:
         except InvalidInput as error:
             return ToolCall.malformed(agent, tool.name, str(error)), hidden
 
-    def borrow(self, tool: Tool, arguments: Mapping[str, Frozen]) -> Permit | None:
+    def borrow(self, tool: Tool, call: ToolCall) -> Permit | None:
         """The permit that a framework's hook lent for exactly this call, if there is one."""
         permit = lent_permit.get()
         if permit is None:
             return None
         task = current_task.get()
-        return permit if permit.covers(tool, arguments, task.id if task is not None else None) else None
+        return permit if permit.covers(tool, call, task.id if task is not None else None) else None
 
     # --- tasks ------------------------------------------------------------------------------------------------------------------
 
@@ -270,7 +275,7 @@ class Guard:
                 uses=make["uses"],
                 now=seconds,
             )
-            self._own(chain)
+            control.own(self.home, chain.task_id, chain.root.exp)
             above: tuple[str | None, ...] = ()
         else:
             chain = self._derive(task, parent, make, seconds)
@@ -286,24 +291,6 @@ class Guard:
         )
         return chain
 
-    def _own(self, chain: VerifiedChain) -> None:
-        """Count the calls of a new root task in memory: nobody else has its artifact yet (docs/decisions/0006)."""
-        try:
-            self.home.state.own(self.home.log.shard, chain.task_id, chain.root.exp)
-        except StateUnavailable as error:  # its calls are counted in the store, or refused there
-            say("the state store did not take a task", task=chain.task_id, error=str(error))
-
-    def share(self, task: Task) -> None:
-        """Count the calls of a task where every process sees them, because its chain is about to leave this one. `Task` calls this."""
-        self.home.state.share(task.id)
-
-    def end(self, task: Task) -> None:
-        """The root task is over. If its artifact never left this process, nobody may use it any more. `Task` calls this."""
-        try:
-            self.home.state.end(task.id)
-        except StateUnavailable as error:
-            say("the state store did not take the end of a task", task=task.id, error=str(error))
-
     def _derive(self, task: Task, parent: Task, make: Mapping[str, Any], seconds: int) -> VerifiedChain:
         """Delegation is judged as a call is: the parent's grant must stand, and the policy must let it delegate."""
         parent.issue()
@@ -314,6 +301,8 @@ class Guard:
         if failed is not None or grant.chain is None:
             reason = failed.reasons[0] if failed is not None else Reason(Code.ARTIFACT_MISSING, parent.agent)
             raise self._refused(task, what, failed.stage if failed is not None else Stage.PRESENCE, reason)
+        if parent.key is None:  # tokens are no secret: who only has them may call nothing, and delegate nothing either
+            raise self._refused(task, what, Stage.PROOF, Reason(Code.PROOF_MISSING, parent.agent, "the leaf's key", "a chain without it"))
         refused = self.policy.known(task.agent) or self.policy.may_delegate((*(name or "" for name in grant.agents), task.agent))
         if refused is None and not grant.chain.profile:
             refused = Reason(Code.DELEGATION_NOT_ALLOWED, task.agent, "a chain of the agentguard profile", "a plain chain")
@@ -322,7 +311,7 @@ class Guard:
         ttl = parse_ttl(make["ttl"]) if make["ttl"] is not None else None
         try:
             return enforcement.authority.derive(
-                grant.chain, parent.agent, task.agent, scope=make["scope"], ttl=ttl, uses=make["uses"], now=seconds
+                grant.chain, parent.key, task.agent, scope=make["scope"], ttl=ttl, uses=make["uses"], now=seconds
             )
         except ChainError as error:
             raise self._refused(task, what, Stage.CHAIN, error.reason()) from None
@@ -355,8 +344,11 @@ class Guard:
         pending = enforcement.pending(call, task, tool)
         if not enforcement.blocking:
             return _conclude(enforcement.write(pending))
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(None, enforcement.write, pending)
+        try:
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(None, enforcement.write, pending)
+        except RuntimeError:  # no asyncio here, or its executor is gone already
+            return _conclude(enforcement.write(pending))
         try:
             return _conclude(await asyncio.shield(work))
         except asyncio.CancelledError:
@@ -372,8 +364,10 @@ class Guard:
     def decide(self, call: ToolCall, *, task: Task | None = None) -> Decision:
         """The dry run: stages 0 to 12. Nothing is admitted, nothing is written."""
         enforcement, call = self._enforcement, readable(call)
-        grant = enforcement.authority.grant(task if task is not None else current_task.get())
-        return decide(call, enforcement.bind(call), grant, self.policy, enforcement.facts(), enforcement.now() // NANOSECOND)
+        task = enforcement.own(task)
+        grant, now = enforcement.authority.grant(task), enforcement.now()
+        call = enforcement.proven(call, grant, task, now)
+        return decide(call, enforcement.bind(call), grant, self.policy, enforcement.facts(), now // NANOSECOND)
 
     # --- operating --------------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
   objects/       chains, policies, locks, environments   by content
   side/          salts and values behind commitments     0600, erasable
   state.db       replay ids, counters, revocations       rebuilt from the log where it is behind
+  state.gen      the version of the revocations, mapped  rebuilt from state.db
   index.db       for queries                             rebuilt from the log at any time
   trust.json     foreign issuers and agents' keys        optional, written by the operator
   tools.lock.json                                        optional, `agentguard tools lock`

@@ -1,8 +1,8 @@
 """Tools as the guard knows them: how arguments bind, what exactly was pinned, and whether it is still that (DESIGN §10, tool lock).
 
-Pinned per tool: source, code, defaults, closure cells, the type of a bound `self`, schema. `Tool.changed()` compares the live object by
-identity, so it costs a few hundred nanoseconds a call. Not pinned: what the function reaches through its module's globals, and the inside
-of a mutable object that a closure holds.
+Pinned per tool: source, code, defaults, closure cells and the functions in them (what a decorator stands around), what a partial holds, the
+type of a bound `self`, schema. `Tool.changed()` compares the live object by identity, so it costs a few hundred nanoseconds a call. Not
+pinned: what the function reaches through its module's globals, and the inside of a mutable object that a closure holds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import CodeType, FunctionType, MappingProxyType, MethodType
+from types import BuiltinMethodType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any, Final
 
 from agentguard.canonical import Frozen, digest, freeze, jcs, parse, thaw
 from agentguard.errors import InvalidInput
 
 LOCK_FILE: Final = "tools.lock.json"
+_MAX_INNER: Final = 16
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -56,10 +57,22 @@ def _value_digest(value: Any) -> str:
         return f"type:{type(value).__module__}.{type(value).__qualname__}"
 
 
+def mark(wrapper: Any, tool: Tool, guard: object) -> None:
+    """Make `wrapper` known as the one by which `guard` stands before `tool`."""
+    wrapper.__agentguard_tool__ = tool
+    wrapper.__agentguard_mark__ = (wrapper, guard)
+
+
+def _is_ours(fn: Any, guard: object = None) -> bool:
+    """Whether `fn` is a wrapper of a guard, or of this one. `functools.wraps` copies marks, so a mark names whose it is."""
+    found = fn.__dict__.get("__agentguard_mark__") if isinstance(fn, FunctionType) else None
+    return found is not None and found[0] is fn and (guard is None or found[1] is guard)
+
+
 def unwrap(fn: Any) -> Any:
     """The function underneath our own wrapper, a partial or a bound method; anything else as it is."""
     while True:
-        if hasattr(fn, "__agentguard_tool__"):
+        if _is_ours(fn):
             fn = fn.__wrapped__
         elif isinstance(fn, functools.partial):
             fn = fn.func
@@ -69,9 +82,9 @@ def unwrap(fn: Any) -> Any:
             return fn
 
 
-def bare(fn: Any) -> Any:
-    """The callable that our own wrapper stands for; anything else as it is."""
-    while hasattr(fn, "__agentguard_tool__"):
+def bare(fn: Any, guard: object = None) -> Any:
+    """The callable that a wrapper stands for: of any guard, or of this one, since no guard may skip another. Anything else as it is."""
+    while _is_ours(fn, guard):
         fn = fn.__wrapped__
     return fn
 
@@ -79,20 +92,22 @@ def bare(fn: Any) -> Any:
 class _Pin:
     """One live function, by identity."""
 
-    __slots__ = ("cells", "code", "defaults", "fn", "kwdefaults", "owner", "self_type", "target")
+    __slots__ = ("called", "cells", "code", "defaults", "fn", "inner", "kwdefaults", "owner", "partials", "self_type", "target")
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, within: tuple[FunctionType, ...] = ()) -> None:
         self.target = bare(target)
         self.owner = target.__self__ if isinstance(target, MethodType) else None
         self.self_type = type(self.owner)
+        self.partials = tuple((part, part.func, part.args, dict(part.keywords)) for part in _partials(target))
+        self.called = False  # whether the function is the `__call__` of an object's type
         fn = unwrap(target)
         if not isinstance(fn, FunctionType):
-            call = getattr(type(fn), "__call__", None)
+            call = type(fn).__call__
             if not isinstance(call, FunctionType):
                 raise InvalidInput(
                     f"{target!r:.80} is not written in Python, so there is nothing to pin", hint="the policy may accept it as opaque"
                 )
-            self.owner, self.self_type, fn = fn, type(fn), call
+            self.owner, self.self_type, self.called, fn = fn, type(fn), True, call
         self.fn: FunctionType = fn
         self.code = fn.__code__
         self.defaults = fn.__defaults__
@@ -100,7 +115,15 @@ class _Pin:
         # A cell that the function itself rebinds (nonlocal) is its state, not its definition.
         own = {step.argval for step in dis.get_instructions(self.code) if step.opname in ("STORE_DEREF", "DELETE_DEREF")}
         names = zip(self.code.co_freevars, fn.__closure__ or (), strict=True)
-        self.cells = tuple((name, cell, _content(cell)) for name, cell in names if name not in own)
+        cells = [(name, cell, _content(cell)) for name, cell in names if name not in own]
+        # A local function that calls itself finds itself in a cell which is filled once it is defined.
+        self.cells = tuple([cell for cell in cells if cell[0] != fn.__name__ or cell[2] is not _pin_missing])
+        # What a decorator stands around is in a cell: pinned as deep as it goes, unless a function holds itself.
+        if within:  # of those further in only what is a function: the rest may be state that a neighbour rebinds
+            self.cells = tuple([cell for cell in self.cells if isinstance(cell[2], FunctionType)])
+        seen = (*within, fn)
+        held = [content for _, _, content in self.cells if isinstance(content, FunctionType) and content not in seen]
+        self.inner: tuple[_Pin, ...] = tuple([_Pin(content, seen) for content in held]) if len(seen) < _MAX_INNER else ()
 
     def is_target(self, fn: Any) -> bool:
         """Whether `fn` is what was pinned. A partial of it, or it bound to another object, would run with something unchecked."""
@@ -115,15 +138,35 @@ class _Pin:
             return "its code was replaced"
         if fn.__defaults__ is not self.defaults:
             return "its defaults were replaced"
-        current = fn.__kwdefaults__
-        if current and (len(current) != len(self.kwdefaults) or any(current[name] is not value for name, value in self.kwdefaults.items())):
+        if (fn.__kwdefaults__ or self.kwdefaults) and not _same(fn.__kwdefaults__ or {}, self.kwdefaults):
             return "its keyword defaults were replaced"
         for name, cell, content in self.cells:
             if _content(cell) is not content:
                 return f"its closure variable {name} was rebound"
         if self.owner is not None and type(self.owner) is not self.self_type:
             return "the type of its bound object was changed"
+        if self.called and self.self_type.__call__ is not fn:
+            return "the method by which it is called was replaced"
+        for part, function, args, keywords in self.partials:
+            if part.func is not function or part.args is not args or not _same(part.keywords, keywords):
+                return "what its partial holds was replaced"
+        for inner in self.inner:
+            if why := inner.changed():
+                return f"in the function {inner.fn.__name__} that it holds, {why}"
         return ""
+
+
+def _same(current: Mapping[str, Any], pinned: Mapping[str, Any]) -> bool:
+    return current.keys() == pinned.keys() and all(current[name] is value for name, value in pinned.items())
+
+
+def _partials(fn: Any) -> list[functools.partial[Any]]:
+    """The partials around the function underneath, the outermost first."""
+    found = []
+    while isinstance(fn := bare(fn), functools.partial):
+        found.append(fn)
+        fn = fn.func
+    return found
 
 
 def _content(cell: Any) -> Any:
@@ -180,6 +223,7 @@ class Parameters:
     var_positional: str = ""
     var_keyword: str = ""
     simple: bool = True
+    positional_only: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, fn: Any, injected: frozenset[str]) -> Parameters:
@@ -190,7 +234,7 @@ class Parameters:
             raise InvalidInput(f"{fn!r:.80} has no readable signature: {error}") from None
         positional, names, required, defaults = [], set(), set(), {}
         var_positional = var_keyword = ""
-        only = False
+        only: set[str] = set()
         for name, parameter in signature.parameters.items():
             if name in injected:
                 continue
@@ -202,7 +246,8 @@ class Parameters:
                 continue
             if parameter.kind in _POSITIONAL:
                 positional.append(name)
-            only = only or parameter.kind is parameter.POSITIONAL_ONLY
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                only.add(name)
             names.add(name)
             if parameter.default is parameter.empty:
                 required.add(name)
@@ -221,6 +266,7 @@ class Parameters:
             var_positional,
             var_keyword,
             not (only or var_positional),
+            frozenset(only),
         )
 
     def present(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -246,6 +292,8 @@ class Parameters:
             raise InvalidInput(f"the tool has no argument {extra[0]!r}", hint=f"it takes {', '.join(sorted(self.names)) or 'none'}")
         if not self.required <= keys:
             raise InvalidInput(f"the argument {sorted(self.required - keys)[0]!r} is missing")
+        if self.var_positional in keys and type(presented[self.var_positional]) is not tuple:  # a text would come apart into its letters
+            raise InvalidInput(f"the argument {self.var_positional!r} must be an array")
         if not self.defaults or self.defaults.keys() <= keys:
             return presented
         return MappingProxyType({**self.defaults, **presented})
@@ -259,10 +307,16 @@ class Parameters:
             arguments.update(live)
         if self.simple:
             return fn(**arguments, **injected)
-        given = [arguments.pop(name) for name in self.positional if name in arguments]
+        given = []
+        for name in self.positional:  # up to the first that is left to its default; those behind it go by name
+            if name not in arguments:
+                break
+            given.append(arguments.pop(name))
         rest = arguments.pop(self.var_positional, []) if self.var_positional else []
         if rest and len(given) < len(self.positional):
             raise InvalidInput("variadic arguments were given while a positional one before them is missing")
+        if len(given) < len(self.positional) and any(name in arguments for name in self.positional_only):
+            raise InvalidInput("a positional argument was given while one before it is missing")
         return fn(*given, *rest, **arguments, **injected)
 
 
@@ -284,6 +338,7 @@ class Tool:
     opaque: bool = False
     fingerprint: str = field(default="")
     pauses: tuple[str, ...] = ()
+    target: Any = None
 
     def changed(self) -> str:
         """What is no longer as it was registered, in words; empty when nothing changed."""
@@ -296,12 +351,15 @@ class Tool:
         return ""
 
     def is_body(self, fn: Any) -> bool:
-        """Whether `fn` is the tool: a pinned callable, or our wrapper around it. Of an opaque tool nothing is known."""
+        """Whether `fn` is the tool: a pinned callable, or our wrapper around it. Of an opaque tool only which object it is, is known."""
         target = bare(fn)
         for pin in self.pins:
             if pin.is_target(target):
                 return True
-        return self.opaque and not self.pins
+        if self.pins or not self.opaque:
+            return False
+        # A method of a built-in object is made anew each time it is asked for; their own comparison is by object and name.
+        return target is self.target or (type(target) is type(self.target) is BuiltinMethodType and target == self.target)
 
     def pauses_on(self, error: BaseException) -> bool:
         """Whether this exception is the framework's way to interrupt the tool."""
@@ -346,6 +404,7 @@ def register(
     target = pins[0].fn if pins else fn
     sources = [_source_digest(part, pins[index : index + 1]) for index, part in enumerate([pin.fn for pin in pins] or [target])]
     cells = [[name, _value_digest(content)] for pin in pins for name, _, content in pin.cells]
+    cells += [["partial", _value_digest(value)] for pin in pins for _, _, args, _ in pin.partials for value in args]
     entry = LockEntry(
         qualified=f"{_module_of(target)}.{getattr(target, '__qualname__', type(target).__qualname__)}",
         source=sources[0] if len(sources) == 1 else digest(sources),
@@ -364,6 +423,7 @@ def register(
         opaque=not pins,
         fingerprint=entry.fingerprint,
         pauses=pauses,
+        target=bare(fn),
     )
 
 
@@ -383,10 +443,16 @@ def _plain(schema: Mapping[str, Any]) -> Any:
 
 
 def _source_digest(target: Any, pins: tuple[_Pin, ...]) -> str:
+    """The source of the code itself: asked for a function's, `inspect` would give that of its `__wrapped__`, which anybody can set."""
+    code = pins[0].code if pins else None
+    if code is None:
+        return f"type:{type(target).__module__}.{type(target).__qualname__}"
+    if code.co_name == "<lambda>":  # several may stand on one line
+        return code_digest(code)
     try:
-        return "sha256:" + hashlib.sha256(inspect.getsource(target).encode()).hexdigest()
+        return "sha256:" + hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
     except (OSError, TypeError):
-        return code_digest(pins[0].code) if pins else f"type:{type(target).__module__}.{type(target).__qualname__}"
+        return code_digest(code)
 
 
 def _defaults_digest(fn: Any) -> str:
@@ -472,5 +538,10 @@ def commitment_bytes(value: Any) -> tuple[bytes, str]:
     """What an output commits to: (bytes, form). `json` is its JCS form; anything else is named by type only."""
     try:
         return jcs(value), "json"
-    except (InvalidInput, RuntimeError):  # not JSON, or changed by another thread meanwhile
-        return f"{type(value).__module__}.{type(value).__qualname__}".encode(), "type"
+    except (InvalidInput, RuntimeError, KeyError):  # not JSON, or changed by another thread meanwhile
+        return type_name(value).encode(), "type"
+
+
+def type_name(value: Any) -> str:
+    """The qualified name of a value's type, short and in ASCII whatever somebody called it."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"[:256].encode("ascii", "backslashreplace").decode()[:256]

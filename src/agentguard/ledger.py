@@ -16,7 +16,7 @@ from agentguard.chain import VerifiedChain
 from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.home import Home
-from agentguard.integrity import commitment_bytes
+from agentguard.integrity import commitment_bytes, type_name
 
 _MEMO: Final = 4096
 
@@ -29,15 +29,25 @@ class Ledger:
         self._version = version()
         self._pid = 0
         self._prefix, self._count = "", 0
+        self._salts: list[bytes] = []
         self._initiators: dict[tuple[str, str, str], msgspec.Raw] = {}
         self._reservations: dict[tuple[str, ...], msgspec.Raw] = {}
 
     def next_id(self) -> str:
         """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
         if self._pid != os.getpid():
-            self._pid, self._prefix, self._count = os.getpid(), os.urandom(8).hex(), 0
+            self._pid, self._prefix, self._count, self._salts = os.getpid(), os.urandom(8).hex(), 0, []
         self._count += 1
         return f"{self._prefix}{self._count:08x}"
+
+    def _salt(self) -> bytes:
+        """16 random bytes, drawn a page at a time. A forked child draws its own: every check begins with `next_id`."""
+        try:
+            return self._salts.pop()
+        except IndexError:
+            page = os.urandom(4096)
+            self._salts = [page[at : at + 16] for at in range(0, len(page), 16)]
+            return self._salts.pop()
 
     def premises(
         self,
@@ -97,7 +107,7 @@ class Ledger:
     ) -> bytes:
         """The bytes of a decision record. The values behind its commitments are in the side store when this returns."""
         execution = decision.execution
-        salt = os.urandom(16)
+        salt = self._salt()
         arguments = jcs(call.arguments)
         self._side.put(execution, "arguments", salt, arguments)
         bound_commitment = reasons = None
@@ -171,7 +181,7 @@ class Ledger:
 
     def output(self, execution: str, data: bytes) -> str:
         """Commit to an output and keep it in the side store."""
-        salt = os.urandom(16)
+        salt = self._salt()
         self._side.put(execution, "output", salt, data)
         return evidence.commit(salt, data)
 
@@ -187,10 +197,10 @@ class Ledger:
         error: BaseException | None = None,
     ) -> bytes:
         record = evidence.OutcomeRecord(
-            error=f"{type(error).__module__}.{type(error).__qualname__}"[:256] if error is not None else None,
+            error=type_name(error) if error is not None else None,
             execution=execution,
             form=form,
-            id=self.next_id(),
+            id=f"{execution}.outcome",
             output=commitment,
             status=status,
             task=task,

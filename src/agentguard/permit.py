@@ -8,11 +8,12 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze, jcs, thaw
-from agentguard.context import current_execution, lent_permit
+from agentguard.context import current_execution, current_task, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.integrity import Tool, bare, commitment_bytes
@@ -21,6 +22,7 @@ from agentguard.plain import plain
 if TYPE_CHECKING:
     from agentguard.enforcement import Enforcement
     from agentguard.state import Reservation
+    from agentguard.task import Task
 
 #: A permit that was not used for this long is worth nothing.
 LIFETIME_NS: Final = 30 * 1_000_000_000
@@ -40,6 +42,7 @@ class Permit:
         "_expires",
         "_pid",
         "_tool",
+        "_under",
         "_unused",
         "call",
         "decision",
@@ -58,8 +61,9 @@ class Permit:
         decision: Decision,
         reservation: Reservation,
         expires: int,
+        under: Task,
     ) -> None:
-        self._enforcement, self._tool, self._expires = enforcement, tool, expires
+        self._enforcement, self._tool, self._expires, self._under = enforcement, tool, expires, under
         self._pid = os.getpid()
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
         self.call, self.presented, self.decision, self.reservation = call, presented, decision, reservation
@@ -79,7 +83,7 @@ class Permit:
         """
         if inspect.iscoroutinefunction(fn):
             raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
-        self._begin(fn, live)
+        self._begin(fn, injected, live)
         token = current_execution.set(self.execution)
         lent = lent_permit.set(None)
         try:
@@ -88,15 +92,15 @@ class Permit:
             self._finish(_status(error, self._tool), error=error)
             raise
         finally:
-            lent_permit.reset(lent)
-            current_execution.reset(token)
-        if inspect.isgenerator(output):
-            return self._stream(output)
-        if inspect.isasyncgen(output):
-            return self._astream(output)
-        if inspect.iscoroutine(output):
-            output.close()
-            mistake = InvalidInput("the tool returned a coroutine, which was closed unrun", hint="use `await permit.arun(fn)`")
+            restore(lent_permit, lent)
+            restore(current_execution, token)
+        kind = type(output)  # not isinstance, which asks the object: a proxy may answer for another, or break
+        if issubclass(kind, GeneratorType):
+            return self._stream(output, current_task.get())
+        if issubclass(kind, AsyncGeneratorType):
+            return self._astream(output, current_task.get())
+        if hasattr(kind, "__await__"):
+            mistake = _unawaited(output)
             self._finish("error", error=mistake)
             raise mistake
         self._finish("ok", output=output)
@@ -104,23 +108,26 @@ class Permit:
 
     async def arun(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING, live: Mapping[str, Any] = _NOTHING) -> Any:
         """The same for a tool that may be async. In `fsync` durability the outcome is written in an executor, so the loop never waits."""
-        self._begin(fn, live)
+        self._begin(fn, injected, live)
         token = current_execution.set(self.execution)
         lent = lent_permit.set(None)
         try:
             output = self._apply(fn, injected, live)
-            if inspect.isawaitable(output):
+            if hasattr(type(output), "__await__"):
                 output = await output
+                if hasattr(type(output), "__await__"):
+                    raise _unawaited(output)
         except BaseException as error:
             await self._afinish(_status(error, self._tool), error=error)
             raise
         finally:
-            lent_permit.reset(lent)
-            current_execution.reset(token)
-        if inspect.isgenerator(output):
-            return self._stream(output)
-        if inspect.isasyncgen(output):
-            return self._astream(output)
+            restore(lent_permit, lent)
+            restore(current_execution, token)
+        kind = type(output)  # not isinstance, which asks the object: a proxy may answer for another, or break
+        if issubclass(kind, GeneratorType):
+            return self._stream(output, current_task.get())
+        if issubclass(kind, AsyncGeneratorType):
+            return self._astream(output, current_task.get())
         await self._afinish("ok", output=output)
         return output
 
@@ -136,17 +143,19 @@ class Permit:
         try:
             yield self
         finally:
-            lent_permit.reset(token)
+            restore(lent_permit, token)
             self.release()
 
-    def covers(self, tool: Tool, arguments: Mapping[str, Any], task: str | None) -> bool:
-        """Whether this permit was given for this very tool object, these presented arguments, this task and this process."""
+    def covers(self, tool: Tool, call: ToolCall, task: str | None) -> bool:
+        """Whether this permit was given for this very tool object, this agent, these presented arguments, this task and this process."""
         return (
             self._tool is tool
             and self.task == task
+            and self.call.agent == call.agent  # a delegate's task has the same id
+            and not call.defect
             and self._pid == os.getpid()
             and bool(self._unused)
-            and (jcs(self.presented.arguments) == jcs(arguments) or jcs(self.call.arguments) == jcs(arguments))
+            and jcs(call.arguments) in (jcs(self.presented.arguments), jcs(self.call.arguments))
         )
 
     @property
@@ -167,20 +176,29 @@ class Permit:
         except IndexError:
             return False
 
-    def _begin(self, fn: Callable[..., Any], live: Mapping[str, Any]) -> None:
+    def _begin(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> None:
         """Use the permit up, or deny. Whatever is wrong, a permit that was taken here never runs again."""
         if self._pid != os.getpid():
             self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", f"one of process {self._pid}")
+        tool = self._tool
+        for name in injected:
+            if name in self.call.arguments or (tool is not None and name in tool.parameters.names - set(tool.entry.injected)):
+                self.release()
+                self._refuse(Code.INTEGRITY_FAILURE, "injected arguments that no call may present", name)
         for name, value in live.items():
             if name not in self.call.arguments or jcs(freeze(plain(value))) != jcs(self.call.arguments[name]):
                 self.release()
                 self._refuse(Code.INTEGRITY_FAILURE, "live arguments that say what was checked", f"another {name}")
         if not self._take():
             self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
+        if self._enforcement.unable:
+            self._refuse(Code.EVIDENCE_UNAVAILABLE, "a log that can take the outcome", self._enforcement.unable)
+        if self._under.closed:
+            self._finish("not_run")
+            self._refuse(Code.ARTIFACT_MISSING, "a task that is open", "one that was closed since")
         if self._enforcement.now() >= self._expires:
             self._finish("not_run")
             self._refuse(Code.ARTIFACT_EXPIRED, "a permit younger than 30 s and an artifact in force", "an expired one")
-        tool = self._tool
         if tool is None:
             return
         why = "" if tool.is_body(fn) else f"the function {getattr(fn, '__qualname__', type(fn).__qualname__)}"
@@ -189,13 +207,13 @@ class Permit:
             self._refuse(Code.INTEGRITY_FAILURE, f"the function that was pinned as {tool.name}", why)
 
     def _refuse(self, code: Code, required: str, found: str) -> NoReturn:
-        stage = Stage.ADMISSION if code is Code.REPLAY_DETECTED else Stage.TIME if code is Code.ARTIFACT_EXPIRED else Stage.INTEGRITY
-        raise Denied(self._enforcement.refusal(self.call, stage, Reason(code, self.call.tool, required, found), self.execution))
+        reason = Reason(code, self.call.tool, required, found)
+        raise Denied(self._enforcement.refusal(self.call, _STAGES[code], reason, self.execution))
 
     def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
         if self._tool is not None:
-            return self._tool.parameters.apply(bare(fn), self.call.arguments, injected, live)
-        return bare(fn)(**{**self.arguments, **live}, **injected)
+            return self._tool.parameters.apply(bare(fn, self._enforcement), self.call.arguments, injected, live)
+        return fn(**{**self.arguments, **live}, **injected)  # nobody's body: if a guard stands before it, that guard is asked too
 
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
@@ -211,7 +229,10 @@ class Permit:
         """Write in an executor where a write waits for the disk, so that the event loop never does."""
         if not self._enforcement.blocking:
             return finish()
-        work = asyncio.get_running_loop().run_in_executor(None, finish)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(None, finish)
+        except RuntimeError:  # no asyncio here, or its executor is gone already: the outcome must stand all the same
+            return finish()
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -226,15 +247,15 @@ class Permit:
 
     # --- streams ----------------------------------------------------------------------------------------------------------------
 
-    def _stream(self, source: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Drive a generator tool: its body runs inside the execution, its items are the output."""
+    def _stream(self, source: Generator[Any, Any, Any], task: Task | None) -> Generator[Any, Any, Any]:
+        """Drive a generator tool: its body runs inside the execution and in the task it was called in, its items are the output."""
         items = _Items()
         self._stream_begins(source)
         step: Callable[[Any], Any] = source.send
         value: Any = None
         try:
             while True:
-                with self._inside():
+                with self._inside(task):
                     item = step(value)
                 items.add(item)
                 try:
@@ -247,19 +268,21 @@ class Permit:
             self._finish_stream(items)
             return stop.value
         except BaseException as error:
-            with self._inside():
-                source.close()
-            self._finish(_status(error, self._tool), error=error)
+            try:
+                with self._inside(task):
+                    source.close()
+            finally:
+                self._finish(_status(error, self._tool), error=error)
             raise
 
-    async def _astream(self, source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    async def _astream(self, source: AsyncGenerator[Any, Any], task: Task | None) -> AsyncGenerator[Any, Any]:
         items = _Items()
         self._stream_begins(source)
         step: Callable[[Any], Any] = source.asend
         value: Any = None
         try:
             while True:
-                with self._inside():
+                with self._inside(task):
                     item = await step(value)
                 items.add(item)
                 try:
@@ -271,23 +294,27 @@ class Permit:
         except StopAsyncIteration:
             await self._off_loop(lambda: self._finish_stream(items))
         except BaseException as error:
-            with self._inside():
-                await source.aclose()
-            await self._afinish(_status(error, self._tool), error=error)
+            try:
+                with self._inside(task):
+                    await source.aclose()
+            finally:
+                await self._afinish(_status(error, self._tool), error=error)
             raise
 
     @contextmanager
-    def _inside(self) -> Generator[None]:
-        """The body's context: what it calls was caused by this execution, and no permit is lent to it."""
-        token = current_execution.set(self.execution)
-        lent = lent_permit.set(None)
+    def _inside(self, task: Task | None) -> Generator[None]:
+        """The body's context, whoever asks for the next item: its own task, this execution as the cause, no permit lent to it."""
+        token, lent, outer = current_execution.set(self.execution), lent_permit.set(None), current_task.set(task)
         try:
             yield
         finally:
-            lent_permit.reset(lent)
-            current_execution.reset(token)
+            restore(current_task, outer)
+            restore(lent_permit, lent)
+            restore(current_execution, token)
 
     def _stream_begins(self, source: Any) -> None:
+        if self._pid != os.getpid():
+            self._refuse(Code.INTEGRITY_FAILURE, "a stream of this process", f"one of process {self._pid}")
         if self._enforcement.now() >= self._expires:
             if inspect.isgenerator(source):
                 source.close()
@@ -335,6 +362,26 @@ class _Items:
 
     def kept(self) -> bytes:
         return bytes(self._kept)
+
+
+#: At which stage a permit that does not cover a run fails.
+_STAGES: Final = {
+    Code.ARTIFACT_EXPIRED: Stage.TIME,
+    Code.ARTIFACT_MISSING: Stage.PRESENCE,
+    Code.EVIDENCE_UNAVAILABLE: Stage.EVIDENCE,
+    Code.INTEGRITY_FAILURE: Stage.INTEGRITY,
+    Code.REPLAY_DETECTED: Stage.ADMISSION,
+}
+
+
+def _unawaited(output: Any) -> InvalidInput:
+    """What a tool put off and nobody may await, since it would run outside its execution: stopped, and the error that says so."""
+    for end in ("close", "cancel"):
+        if callable(stop := getattr(output, end, None)):
+            stop()
+            break
+    hint = "let the tool await it, and use `await permit.arun(fn)`"
+    return InvalidInput("the tool returned an awaitable, which was stopped", hint=hint)
 
 
 def _status(error: BaseException, tool: Tool | None) -> str:

@@ -79,12 +79,16 @@ class OwnedTask:
             self.counts[key] -= 1
 
     def write(self, execute: Execute) -> None:
-        """Write what was counted into the tables. From the commit on, everybody counts there."""
+        """Write what was counted into the tables. From the commit on, everybody counts there.
+
+        Where the row is gone, the log has been replayed in our place, or the artifact expired long ago: then the tables know better.
+        """
+        if execute(_DROP, (self.task,)).rowcount == 0:
+            return
         for (call_id, agent), (execution, status, keys) in self.seen.items():
             execute(_CELL, (replay_key(self.task, agent, call_id), 1, 1, self.expires, self.lease, execution, status, keys))
         for key, count in self.counts.items():
             execute(_CELL, (counter_key(self.task, key), count, count, self.expires, None, None, None, None))
-        execute(_DROP, (self.task,))
 
 
 class Owned:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final
 
+from agentguard import control
 from agentguard.artifact import Initiator
 from agentguard.context import current_task
 from agentguard.errors import InvalidInput
@@ -71,6 +73,7 @@ class Task:
         self.proof: str | None = None
         self.key: Signer | None = None
         self._closed = False
+        self._issuing = threading.Lock()
         self.derived: dict[str, tuple[Task, str | None]] = {}  # by agent, what adapters derived, and the execution it last acted in
         self._entered: list[Token[Task | None]] = []
         self._id = ""
@@ -90,12 +93,13 @@ class Task:
 
     def issue(self) -> Task:
         """Make the artifact, if it is not made yet, without making the task current. Raises Denied."""
-        if self.tokens is None:
-            if self._closed:
-                raise InvalidInput("the task is closed", hint="open a new one with guard.task")
-            made = self.guard.issue(self, self._make or {})
-            self.adopt(made.task_id)
-            self.tokens = tuple(link.token for link in made.links)
+        with self._issuing:  # two artifacts under one handle could not both be stopped by its id
+            if self.tokens is None:
+                if self._closed:
+                    raise InvalidInput("the task is closed", hint="open a new one with guard.task")
+                made = self.guard.issue(self, self._make or {})
+                self.adopt(made.task_id)
+                self.tokens = tuple(link.token for link in made.links)
         return self
 
     def start(self) -> Task:
@@ -105,18 +109,21 @@ class Task:
         return self
 
     def close(self) -> None:
-        """End the task: its authority is gone, and the outer task is current again."""
-        if self.tokens is not None and self.parent is None and self._make is not None and not self._closed:
-            self.guard.end(self)
+        """End the task: its authority is gone, and the outer task is current again. If it is a root whose chain was never presented, nobody
+        else can use that chain any more either."""
+        root = self._make is not None and self.parent is None and bool(self._id) and not self._closed
         self._closed = True
         while self._entered:
-            token = self._entered.pop()
+            token, current = self._entered.pop(), current_task.get()
+            if current is not None and not current.closed:
+                continue  # a task that was entered later and goes on: what is around this one is not for it
             try:
                 current_task.reset(token)
-            except ValueError:  # closed from another context than it was started in: there is nothing to restore here
-                outer = token.old_value
-                if current_task.get() is self:
-                    current_task.set(None if outer is Token.MISSING else outer)
+            except ValueError:  # closed from another context than it was started in: what was current there is not for this one
+                if current is self:
+                    current_task.set(None)
+        if root:
+            control.end(self.guard.home, self._id)
 
     def delegate(
         self, agent: str, scope: Mapping[str, Any] | None = None, *, ttl: str | int | None = None, uses: int | None = None
@@ -136,7 +143,7 @@ class Task:
         """The chain as it travels to another process (draft §7.4), with a proof when one is given. Raises StateUnavailable if the calls of
         the task cannot be counted where that process sees them."""
         self.issue()
-        self.guard.share(self)
+        self.guard.home.state.share(self._id)
         body: dict[str, Any] = {"aat_chain": list(self.tokens or ())}
         if proof is not None:
             body["aat_pop"] = proof

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool as make_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
-from support.scripted import GO, RewritingMiddleware, replies, scripted
 
 from agentguard import Guard
 from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, records
 from agentguard_adapters.langchain import GuardMiddleware
+from support.scripted import GO, RewritingMiddleware, replies, scripted
 
 deepagents = pytest.importorskip("deepagents")
 from deepagents.backends import FilesystemBackend  # noqa: E402  # after the skip
@@ -42,7 +42,9 @@ tools: {task: {rerun: safe}}
 
 
 class TestDeepAgents(AdapterConformance):
-    out_of_reach = {"the tool object that was given": "whoever holds it can call it: guard_tools makes one that can be given away"}
+    out_of_reach: ClassVar[Mapping[str, str]] = {
+        "the tool object that was given": "whoever holds it can call it: give away what guard_tools makes"
+    }
 
     def agent(self, scene: Scene) -> Any:
         behind = [RewritingMiddleware(scene.rewrite)] if scene.rewrite is not None else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain.agents import create_agent
@@ -14,11 +14,11 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool as make_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
-from support.scripted import GO, RewritingMiddleware, graph_of, replies, scripted
 
 from agentguard import Guard, InvalidInput
 from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, records
 from agentguard_adapters.langchain import GuardMiddleware
+from support.scripted import GO, RewritingMiddleware, graph_of, replies, scripted
 
 POLICY = """
 agentguard: 1
@@ -32,7 +32,9 @@ tools: {resumable: {rerun: safe}}
 
 
 class TestLangChain(AdapterConformance):
-    out_of_reach = {"the tool object that was given": "whoever holds it can call it: guard_tools makes one that can be given away"}
+    out_of_reach: ClassVar[Mapping[str, str]] = {
+        "the tool object that was given": "whoever holds it can call it: give away what guard_tools makes"
+    }
 
     def agent(self, scene: Scene) -> Any:
         behind = [RewritingMiddleware(scene.rewrite)] if scene.rewrite is not None else []
@@ -96,7 +98,9 @@ def test_a_decorated_function_is_decided_once(guard: Guard) -> None:
         taken.append(amount)
         return f"paid {amount}"
 
-    agent = create_agent(scripted([Call("pay", {"amount": "7"})], [Call("pay", {"amount": 70})]), [pay], middleware=[GuardMiddleware(guard, "triage")])
+    agent = create_agent(
+        scripted([Call("pay", {"amount": "7"})], [Call("pay", {"amount": 70})]), [pay], middleware=[GuardMiddleware(guard, "triage")]
+    )
     with guard.task("triage", initiator="user:test"):
         assert [text[:6] for text in said(agent.invoke(GO))] == ["paid 7", "Denied"]
         with pytest.raises(Exception, match="argument_not_allowed"):

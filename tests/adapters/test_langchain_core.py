@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 import enum
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from langchain_core.messages import ToolMessage
@@ -15,11 +17,11 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, BaseToolkit, InjectedToolArg, InjectedToolCallId, StructuredTool, Tool, ToolException
 from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel, Field, SecretStr, field_validator
-from support.scripted import RewritingCallback, tool_call
 
 from agentguard import Guard, InvalidInput
 from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, assert_denied, checked, records
 from agentguard_adapters.langchain_core import guard_tool, guard_tools
+from support.scripted import RewritingCallback, tool_call
 
 POLICY = """
 agentguard: 1
@@ -41,7 +43,7 @@ tools: {power: {opaque: accepted}}
 class TestLangChainCore(AdapterConformance):
     """A tool-calling loop of one's own over guarded tools, the calls of one step in one `batch`."""
 
-    out_of_reach = {
+    out_of_reach: ClassVar[Mapping[str, str]] = {
         "the tool object that was given": "whoever holds it can call it: give the guarded one away, and only that",
         "_inner.tool": "private: the guarded tool must hold the one that it stands for",
     }
@@ -232,7 +234,7 @@ def test_a_tool_class_of_ones_own(guard: Guard) -> None:
     class Mail(BaseTool):
         name: str = "mail"
         description: str = "Sends mail."
-        sent: list[str] = []
+        sent: list[str] = Field(default_factory=list)
 
         def _run(self, to: str, body: str = "hi", run_manager: Any = None, *, settings: RunnableConfig) -> str:
             self.sent.append(f"{to} {run_manager is not None} {settings['configurable']['tenant']}")
@@ -355,3 +357,14 @@ def test_registration_says_what_is_wrong(guard: Guard, tmp_path: Path) -> None:
         guard_tool(other, made)
     with pytest.raises(InvalidInput, match="another tool is registered as 'mail'"):
         guard_tool(guard, StructuredTool.from_function(lambda to: to, name="mail", description="x"))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "module"),
+    [("langchain_core", "langchain_core"), ("langchain", "langchain"), ("langgraph", "langgraph"), ("langchain", "langgraph")],
+)
+def test_a_missing_framework_is_named_with_what_to_install(adapter: str, module: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; import agentguard_adapters.{adapter}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: this adapter needs lang" in done.stderr
+    assert "pip install 'agentguard[langchain]'" in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from langchain.agents import create_agent
@@ -15,7 +15,6 @@ from langchain_core.tools import tool as make_tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command
-from support.scripted import GO, RewritingCallback, graph_of, replies, scripted
 
 from agentguard import Guard, InvalidInput
 from agentguard.context import current_task
@@ -23,6 +22,7 @@ from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, ass
 from agentguard_adapters.langchain import GuardMiddleware
 from agentguard_adapters.langchain_core import guard_tools
 from agentguard_adapters.langgraph import acting_as, guard_tool_node
+from support.scripted import GO, RewritingCallback, graph_of, replies, scripted
 
 POLICY = """
 agentguard: 1
@@ -40,7 +40,7 @@ agents:
 
 
 class TestLangGraph(AdapterConformance):
-    out_of_reach = {"the function that was given": "whoever holds it can call it"}
+    out_of_reach: ClassVar[Mapping[str, str]] = {"the function that was given": "whoever holds it can call it"}
 
     def graph(self, scene: Scene) -> tuple[Any, Any]:
         node = guard_tool_node(scene.guard, scene.tools, agent=scene.agent, on_deny=scene.on_deny)
@@ -141,14 +141,13 @@ def test_what_langgraph_injects(guard: Guard) -> None:
         seen.append((len(messages), runtime.tool_call_id, call))
         return Command(update={"messages": [ToolMessage(text, tool_call_id=call)]})
 
-    calls = [Call("aware", {"text": "hi"}, "c1"), Call("aware", {"text": "hi", "messages": []}), Call("aware", {"text": "hi", "runtime": 1})]
-    node = guard_tool_node(guard, [aware], agent="carol")
+    calls = [Call("aware", {"text": "hi", **more}, f"c{number}") for number, more in enumerate(({}, {"messages": []}, {"runtime": 1}))]
+    node, bare = guard_tool_node(guard, [aware], agent="carol"), ToolNode(guard_tools(guard, [aware], injects=True))
     with guard.task("carol", initiator="user:test"):
-        for compiled in (graph_of(node, calls), graph_of(ToolNode(guard_tools(guard, [aware], injects=True)), [Call("aware", {"text": "ho"}, "c2")])):
-            result = compiled.invoke(GO)
-            if len(seen) == 1:
-                assert [reply.code for reply in replies(result["messages"], [calls])] == [None, "malformed_call", "malformed_call"]
-    assert seen == [(2, "c1", "c1"), (2, "c2", "c2")]
+        result = graph_of(node, calls).invoke(GO)
+        graph_of(bare, [Call("aware", {"text": "ho"}, "c9")]).invoke(GO)
+    assert [reply.code for reply in replies(result["messages"], [calls])] == [None, "malformed_call", "malformed_call"]
+    assert seen == [(2, "c0", "c0"), (2, "c9", "c9")]
     (first, _) = records(guard, "decision", verdict="allow")
     assert checked(guard, first["id"]) == {"text": "hi"}
     assert {record["form"] for record in records(guard, "outcome")} == {"type"}  # a Command is no JSON: its type is committed to
@@ -176,7 +175,9 @@ def test_a_supervisor_hands_off_and_each_worker_has_less(guard: Guard) -> None:
     )
     tools = guard_tools(guard, [supervisor.create_handoff_tool(agent_name="bob"), make_tool(note)], agent="boss", injects=True)
     steps = [[Call("note", {"text": "a long text of the boss"})], [Call("transfer_to_bob", {})]]
-    app = supervisor.create_supervisor([bob], model=scripted(*steps), tools=tools, supervisor_name="boss", output_mode="full_history").compile()
+    app = supervisor.create_supervisor(
+        [bob], model=scripted(*steps), tools=tools, supervisor_name="boss", output_mode="full_history"
+    ).compile()
     with guard.task("boss", initiator="user:test"):
         said = texts(app.invoke(GO))
     assert [text[:6] for text in said] == ["noted ", "noted ", "Denied"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import contextvars
 import functools
 import os
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agentguard import Denied, Guard, InvalidInput, OutcomeUnrecorded
-from agentguard.context import current_execution, lent_permit
+from agentguard import Denied, Guard, InvalidInput
+from agentguard.context import lent_permit
 from support.guarded import POLICY, call, denied, records
 
 
@@ -144,7 +144,7 @@ def test_an_opaque_tools_permit_runs_no_other_function(home: Path) -> None:
         with guard.task("a", initiator="user:x"):
             denied("integrity_failure", guard.check(call("len", {"obj": "abc"}, "a")).run, ran.append)
             denied("integrity_failure", guard.check(call("len", {"obj": "abc"}, "a")).run, lambda obj: ran.append(obj))
-    assert guarded is not len
+            assert guarded("abc") == 3
     assert ran == []
 
 
@@ -152,14 +152,16 @@ def test_an_opaque_tools_permit_runs_no_other_function(home: Path) -> None:
 
 
 def test_a_permit_cannot_be_used_inside_its_own_body(guard: Guard, ran: list[Any]) -> None:
+    held: list[Any] = []
+
     @guard.tool
     def echo(x: Any) -> None:
         ran.append(x)
-        denied("replay_detected", permit.run, echo)
+        denied("replay_detected", held[0].run, echo)
 
     with guard.task("triage", initiator="user:alice"):
-        permit = guard.check(call())
-        permit.run(echo)
+        held.append(guard.check(call()))
+        held[0].run(echo)
     assert ran == [1]
 
 
@@ -294,104 +296,6 @@ def test_a_loan_that_ends_in_another_context_is_over(guard: Guard, echo: Any) ->
     assert records(guard, "outcome")[-1]["status"] == "not_run"
 
 
-# --- outcomes ---------------------------------------------------------------------------------------------------------------------------
-
-
-async def test_an_outcome_is_recorded_though_the_body_ends_in_another_context(guard: Guard) -> None:
-    """Some drivers send into one coroutine from several contexts."""
-
-    @guard.tool
-    async def echo(x: Any) -> Any:
-        await asyncio.sleep(0)
-        return x
-
-    with guard.task("triage", initiator="user:alice"):
-        running = echo(1)
-        contextvars.copy_context().run(running.send, None)
-        with pytest.raises(StopIteration) as stop:
-            contextvars.copy_context().run(running.send, None)
-    assert stop.value.value == 1
-    assert records(guard, "outcome")[-1]["status"] == "ok"
-    assert current_execution.get() is None
-
-
-def test_a_stream_that_fails_while_it_is_closed_has_an_outcome(guard: Guard) -> None:
-    @guard.tool
-    def stream(n: int) -> Iterator[int]:
-        try:
-            yield n
-        finally:
-            raise ValueError("while closing")
-
-    with guard.task("triage", initiator="user:alice"):
-        source: Any = stream(1)
-        next(source)
-        with pytest.raises(ValueError, match="while closing"):
-            source.close()
-    assert records(guard, "outcome")[-1]["status"] in ("cancelled", "error")
-
-
-async def test_an_async_stream_that_fails_while_it_is_closed_has_an_outcome(guard: Guard) -> None:
-    @guard.tool
-    async def stream(n: int) -> Any:
-        try:
-            yield n
-        finally:
-            raise ValueError("while closing")
-
-    async with guard.task("triage", initiator="user:alice"):
-        source: Any = stream(1)
-        await anext(source)
-        with pytest.raises(ValueError, match="while closing"):
-            await source.aclose()
-    assert records(guard, "outcome")[-1]["status"] in ("cancelled", "error")
-
-
-async def test_an_outcome_is_recorded_when_the_executor_is_gone(home: Path) -> None:
-    """In `fsync` durability an executor writes; a loop that is shutting down has none any more."""
-    with Guard.open(POLICY, home=home) as guard:
-
-        @guard.tool
-        async def echo(x: Any) -> Any:
-            await asyncio.get_running_loop().shutdown_default_executor()
-            return x
-
-        async with guard.task("triage", initiator="user:alice"):
-            assert await echo(1) == 1
-            assert records(guard, "outcome")[-1]["status"] == "ok"
-            assert await echo(2) == 2
-        assert [r["status"] for r in records(guard, "outcome")] == ["ok", "ok"]
-
-
-def test_fsync_durability_without_an_asyncio_loop(home: Path) -> None:
-    """Another event loop drives the coroutine: there is no executor to write in."""
-    with Guard.open(POLICY, home=home) as guard:
-
-        @guard.tool
-        async def echo(x: Any) -> Any:
-            return x
-
-        with guard.task("triage", initiator="user:alice"), pytest.raises(StopIteration) as stop:
-            echo(1).send(None)
-        assert stop.value.value == 1
-        assert [r["status"] for r in records(guard, "outcome")] == ["ok"]
-
-
-class Panic(BaseException):
-    """What a native engine's panic looks like."""
-
-
-@pytest.mark.parametrize("error", [Panic("x"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=lambda e: type(e).__name__)
-def test_whatever_a_body_raises_has_an_outcome(guard: Guard, error: BaseException) -> None:
-    @guard.tool
-    def echo(x: Any) -> None:
-        raise error
-
-    with guard.task("triage", initiator="user:alice"), pytest.raises(type(error)):
-        echo(1)
-    assert records(guard, "outcome")[-1]["status"] in ("error", "cancelled")
-
-
 def test_a_permit_is_one_use_for_64_racing_threads(guard: Guard, echo: Any, ran: list[Any]) -> None:
     with guard.task("triage", initiator="user:alice"):
         permit = guard.check(call())
@@ -399,10 +303,8 @@ def test_a_permit_is_one_use_for_64_racing_threads(guard: Guard, echo: Any, ran:
 
         def work() -> None:
             barrier.wait()
-            try:
+            with contextlib.suppress(Denied):
                 permit.run(echo)
-            except (Denied, OutcomeUnrecorded):
-                pass
 
         threads = [threading.Thread(target=work) for _ in range(64)]
         for thread in threads:

@@ -289,6 +289,10 @@ def test_a_clock_behind_the_last_checkpoint(guard: Guard, home: Path) -> None:
 
     with Log.open(home, KeyRing(home / "keys").log(), durability="process", clock=lambda: future) as log:
         log.append(b'{"type":"test"}')
+    for _ in range(2):  # that it was opened once with a bad clock does not make the clock good
+        with Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as late:
+            with late.task("triage", initiator="user:alice"):
+                refused(late, call(), "clock_unreliable")
     with Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as late:
         with late.task("triage", initiator="user:alice"):
             refused(late, call(), "clock_unreliable")

@@ -123,7 +123,7 @@ class TestAdmission:
     def test_the_cost_does_not_grow_with_the_rows(self, state: State, tmp_path: Path) -> None:
         state.admit(ask("e1", None, BUDGET))
         with sqlite3.connect(tmp_path / "state.db") as raw:
-            plan = raw.execute("EXPLAIN QUERY PLAN " + _STATEMENTS[1], ("k", 0, 0, 0, "", None, None, "b", 1, 1)).fetchall()
+            plan = raw.execute("EXPLAIN QUERY PLAN " + _STATEMENTS[1], ("k", 0, "t1", 0, 0, "", None, None, "b", 1, 1)).fetchall()
         raw.close()
         assert [line[3] for line in plan if "cell" in line[3]] == [], "the table is reached by its key alone"
 
@@ -472,7 +472,7 @@ class TestUpkeep:
     def test_the_files_are_the_owners_alone(self, state: State, tmp_path: Path) -> None:
         state.admit(ask("e1"))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-        assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm", "state.db.lock"), 0o600)
+        assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm", "state.db.lock", "state.gen"), 0o600)
 
     def test_the_domain_is_the_stores_own(self, tmp_path: Path) -> None:
         with_domain = State.open(tmp_path / "one" / "state.db")

@@ -59,7 +59,7 @@ class TestObjects:
 
     def test_a_disk_that_refuses(self, tmp_path: Path) -> None:
         (tmp_path / "objects").write_text("a file")
-        with pytest.raises(EvidenceUnavailable, match="errno (17|20)"):
+        with pytest.raises(EvidenceUnavailable, match=r"errno (17|20)"):
             ObjectStore(tmp_path / "objects").put(b"x")
 
     def test_what_is_known_is_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def pytester(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def test_the_fixtures(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        '''
+        """
         import pytest
 
         @pytest.mark.guard_policy("policy.yaml", environment={"deployment": "test"})
@@ -71,7 +71,7 @@ def test_the_fixtures(pytester: pytest.Pytester) -> None:
 
         def test_no_policy(guard):
             pass
-        '''
+        """
     )
     result = pytester.runpytest_subprocess(*LOAD)
     result.assert_outcomes(passed=2, failed=2, errors=1)

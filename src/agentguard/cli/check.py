@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -150,9 +149,8 @@ def _by_guard(
 ) -> Decision:
     from agentguard.artifact import parse_presentation
     from agentguard.cli.discovery import find_tools
-    from agentguard.cli.trust import holder_of, leaf_of
+    from agentguard.cli.trust import holder_of
     from agentguard.guard import Guard
-    from agentguard.proof import make_proof
 
     tokens, pop = parse_presentation(presentation)  # a file that is no presentation is invalid input, not a denial
     found = find_tools(tools) if tools else {}
@@ -164,9 +162,6 @@ def _by_guard(
         proof = pop if proof is None else proof
         if proof is not None:
             call = call.with_proof(proof)
-        elif task.possessed and key is not None and policy.attributes(call.tool).proof_required and not call.defect:
-            leaf = leaf_of(guard.home.trust, tokens)
-            call = call.with_proof(make_proof(key, leaf, call.tool, call.arguments, int(time.time()), aud=guard.audience))
         if not admit:
             return guard.decide(call, task=task)
         try:

@@ -8,11 +8,11 @@ from typing import Any
 
 from agentguard.cli.doctor import attempt
 from agentguard.cli.maturity import Observed, grade
-from agentguard.records import documents
 from agentguard.cli.terminal import count
 from agentguard.decision import NOT_BUILT
 from agentguard.errors import InvalidInput
 from agentguard.lineage_show import printable, span, when
+from agentguard.records import documents
 
 Look = dict[str, Any]
 _NO_HOME: Look = {"words": "nothing: there is no home yet"}

@@ -43,8 +43,8 @@ def lineage(
 
     Example: `agentguard lineage`, then `agentguard lineage ID --format mermaid`
     """
-    from agentguard.records import read_lineage
     from agentguard.lineage_show import lines
+    from agentguard.records import read_lineage
 
     graph = read_lineage(existing_home(home), subject)
     execution = graph.executions.get(subject or "")

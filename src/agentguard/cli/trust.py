@@ -12,7 +12,6 @@ from agentguard.keys import KeyRing, LocalKey, PublicKey
 
 if TYPE_CHECKING:
     from agentguard.home import Trust
-    from agentguard.link import Link
 
 
 def ring_of(home: Path) -> KeyRing:
@@ -51,10 +50,3 @@ def holder_of(keys: KeyRing, tokens: Sequence[str]) -> LocalKey | None:
     except (InvalidInput, LookupError, TypeError, AttributeError):
         return None
     return keys.holder(agent) if agent is not None else None
-
-
-def leaf_of(trust: Trust, tokens: Sequence[str]) -> Link:
-    """The verified leaf of a chain. Raises ChainError."""
-    from agentguard.chain import verify_structure
-
-    return verify_structure(tokens, trust.anchors).leaf

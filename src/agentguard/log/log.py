@@ -37,6 +37,19 @@ from agentguard.log.shard import ShardWriter
 SEGMENT_BYTES: Final = 64 << 20
 
 
+class _Steady:
+    """The clock, never behind the latest checkpoint of the home: else the next opening would find a clock that went back in order."""
+
+    __slots__ = ("_clock", "floor")
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self.floor = 0
+
+    def __call__(self) -> int:
+        return max(self._clock(), self.floor)
+
+
 class Log:
     """An append-only Merkle log (DESIGN §8). `append` returns when the records are durable, or raises and nothing may run.
 
@@ -50,7 +63,7 @@ class Log:
         self.durability: Durability = durability
         self._signer = signer
         self._segment_bytes = segment_bytes
-        self._clock = clock
+        self._clock = _Steady(clock)
         #: The latest time in any remembered checkpoint of this home when it was opened, in nanoseconds; 0 if there was none.
         self.last_time_ns = 0
         self._writer = self._take_shard()
@@ -94,6 +107,10 @@ class Log:
     def poisoned(self) -> str | None:
         """Why every append is refused, or None."""
         return self._writer.poisoned
+
+    def accept_clock(self) -> None:
+        """Sign the wall clock's time again though it is behind `last_time_ns`: an operator vouches for it."""
+        self._clock.floor = 0
 
     def append(self, *records: bytes) -> int:
         """Make records (1 to 65,535 bytes each) durable together and give the index of the first.
@@ -186,6 +203,7 @@ class Log:
                     hint=_VERIFY,
                 )
             self.last_time_ns = max(self.last_time_ns, head.time_ns)
+        self._clock.floor = self.last_time_ns
         for shard in listed:
             if not os.path.isdir(shard_directory(self.home, shard)):
                 raise InvalidInput(f"shard {shard} is in the manifest, but its directory is gone", place=place, hint=_VERIFY)
