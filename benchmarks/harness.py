@@ -49,4 +49,9 @@ def measure(operations: Mapping[str, Operation | None], rounds: int, millisecond
 def _row(name: str, samples: list[float]) -> dict[str, Any]:
     if not samples:
         return {"operation": name, "median_us": None, "best_us": None, "repeats": 0}
-    return {"operation": name, "median_us": round(statistics.median(samples), 3), "best_us": round(min(samples), 3), "repeats": len(samples)}
+    return {
+        "operation": name,
+        "median_us": round(statistics.median(samples), 3),
+        "best_us": round(min(samples), 3),
+        "repeats": len(samples),
+    }

@@ -133,8 +133,9 @@ def plain(path: str, max_size: int, mode: str) -> str:
 
 def langchain(bench: Bench) -> dict[str, Callable[[], Any] | None]:
     try:
-        from agentguard_adapters.langchain_core import guard_tools
         from langchain_core.tools import StructuredTool
+
+        from agentguard_adapters.langchain_core import guard_tools
     except ImportError:
         return {"langchain_unguarded": None, "langchain_guarded": None}
 

@@ -48,7 +48,9 @@ def test_the_decision_imports_no_clock_and_no_io(name: str) -> None:
 
 
 def test_the_core_imports_no_agent_framework_and_no_command_line() -> None:
-    code = "import sys, agentguard; print([m for m in ('langchain_core','langchain','langgraph','typer','rich','httpx') if m in sys.modules])"
+    code = (
+        "import sys, agentguard; print([m for m in ('langchain_core','langchain','langgraph','typer','rich','httpx') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -46,6 +46,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_documents_exist(path: Path) -> None:
     import typer
+
     from agentguard.cli.root import app
 
     root: Any = typer.main.get_command(app)

@@ -201,7 +201,9 @@ def _is_flat(value: Mapping[str, Frozen]) -> bool:
     """Whether a frozen object, whose strings have a UTF-8 form, holds scalars that every encoder writes alike, under ASCII names."""
     for name, item in value.items():
         kind = type(item)
-        if not name.isascii() or not (kind is str or kind is bool or item is None or (kind is int and -_SAFE_INTEGER <= item <= _SAFE_INTEGER)):
+        if not name.isascii() or not (
+            kind is str or kind is bool or item is None or (kind is int and -_SAFE_INTEGER <= item <= _SAFE_INTEGER)
+        ):
             return False
     return True
 

@@ -1,7 +1,7 @@
 """What is written to the log: one record each for decision, outcome, delegation, revocation, policy, lock, clock and key (DESIGN §8).
 
 A record is canonical JSON (ASCII member names in order, no floats, integers below 2^53, times as strings of nanoseconds), so its bytes are
-its identity: they are the leaf. Leaves hold commitments, never values: `commit(salt, value)`; salt and value are in the erasable side store.
+its identity: the leaf. Leaves hold commitments, never values: `commit(salt, value)`; salt and value are in the erasable side store.
 
 The input of each stage is a member of the record (`STAGE_INPUTS`), named by digest, and `stages` tells what each stage came to.
 """
@@ -153,7 +153,7 @@ def _stages(last: Stage, outcome: str) -> msgspec.Raw:
     return raw({name: "none" if int(name) in (11, 12) and state == "pass" else state for name, state in names.items()})
 
 
-#: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": that stage judges nothing yet.
+#: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": nothing is judged there yet.
 _STAGE_RESULTS: Final = {(stage, outcome): _stages(stage, outcome) for stage in Stage for outcome in ("pass", "fail", "ask")}
 
 

@@ -8,6 +8,7 @@ confirmed.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import secrets
@@ -113,12 +114,15 @@ _HEAD: Final = Struct(">2sBBHHIQ")
 _STATE_OFFSET: Final = 2
 _KEPT, _ERASED = 1, 0
 _END: Final = b"\n"
+_WINDOW: Final = 1 << 20
 
 
 class SideStore:
     """Erasable values and salts: append-only files of this process, `<directory>/<created, nanoseconds>-<random>.side`, mode 0600.
 
-    A file takes entries for one day or `chunk_bytes`, whichever ends first. An entry is a head (`>2sBBHHIQ`: ff 73, 1 if kept or 0 if
+    A file takes entries for one day or `chunk_bytes`, whichever ends first. It is written through a mapping of space that was allocated
+    before: what was put survives a killed process, costs no system call, and a full disk is an error here and never a signal. Behind
+    the last entry of a file that nobody closed there are zeros. An entry is a head (`>2sBBHHIQ`: ff 73, 1 if kept or 0 if
     erased, lengths of kind, execution, salt and value, time), then kind, execution, salt, value and 0a. Erasing overwrites salt and value
     with zeros in place, which is safe while another process appends to the same file. Nothing is synced: the log must survive a power
     loss, this need not.
@@ -142,12 +146,14 @@ class SideStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._descriptor = -1
+        self._window: mmap.mmap | None = None
+        self._at = self._base = self._end = 0  # in the file: where the next entry goes, and where the window begins and ends
         self._room = self._until = 0
         self._remove_before(clock() - int(retention_days * _DAY_NS))
         _STORES.add(self)
 
     def put(self, execution: str, kind: str, salt: bytes, value: bytes) -> None:
-        """Keep a value: one write. Raises EvidenceUnavailable."""
+        """Keep a value. Raises EvidenceUnavailable."""
         if self.disabled:
             return
         now = self._clock()
@@ -158,12 +164,27 @@ class SideStore:
             try:
                 if self._room <= 0 or now >= self._until:
                     self._next_file(now)
-                self._room -= len(data)
-                if os.write(self._descriptor, data) != len(data):
-                    self._room = 0  # half an entry ends a file
-                    raise OSError(28, "the disk took only a part")
+                size = len(data)
+                window = self._window
+                if window is None or self._at + size > self._end:
+                    window = self._move_window(size)
+                start = self._at - self._base
+                window[start : start + size] = data
+                self._at += size
+                self._room -= size
             except OSError as error:
                 raise _unavailable(self._directory, error) from error
+
+    def _move_window(self, size: int) -> mmap.mmap:
+        """Map allocated space for at least `size` bytes from where the next entry goes."""
+        base = self._at - self._at % mmap.ALLOCATIONGRANULARITY
+        length = max(_WINDOW, self._at - base + size)
+        os.posix_fallocate(self._descriptor, base, length)
+        if self._window is not None:
+            self._window.close()
+        self._window = mmap.mmap(self._descriptor, length, offset=base)
+        self._base, self._end = base, base + length
+        return self._window
 
     def get(self, execution: str, *, near_ns: int | None = None) -> tuple[SideValue, ...]:
         """Every value kept for an execution, oldest first. `near_ns`, the time of its record, saves reading other days' files."""
@@ -207,16 +228,22 @@ class SideStore:
         with self._lock:
             self._let_go()
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, mine: bool = True) -> None:
+        """Close the file; cut what was allocated and not used, unless the file is the parent process's."""
+        if self._window is not None:
+            self._window.close()
         if self._descriptor >= 0:
+            if mine:
+                os.ftruncate(self._descriptor, self._at)
             os.close(self._descriptor)
-        self._descriptor, self._room = -1, 0
+        self._descriptor, self._window = -1, None
+        self._at = self._base = self._end = self._room = 0
 
     def _next_file(self, now: int) -> None:
         self._let_go()
         make_directory(self._directory, sync=False)
         path = self._directory / f"{now:020d}-{secrets.token_hex(8)}.side"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._room, self._until = self._chunk, now + _DAY_NS
 
     def _files(self) -> list[tuple[int, Path]]:
@@ -234,7 +261,7 @@ class SideStore:
 
     def _in_forked_child(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        self._let_go()
+        self._let_go(mine=False)
 
 
 def _contents(descriptor: int) -> bytes:

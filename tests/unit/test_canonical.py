@@ -29,7 +29,9 @@ from agentguard.canonical import (
 )
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=20)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=20
+)
 
 
 @given(VALUES)
@@ -77,7 +79,9 @@ def test_inadmissible(lexeme: str) -> None:
         freeze(parse(lexeme))
 
 
-@pytest.mark.parametrize("text", ['{"a":1,"a":2}', '[{"a":{"b":1,"b":1}}]', "NaN", "[Infinity]", "{", "", "[1,]", b"\xff", "[" * 100_000, "1 2"])
+@pytest.mark.parametrize(
+    "text", ['{"a":1,"a":2}', '[{"a":{"b":1,"b":1}}]', "NaN", "[Infinity]", "{", "", "[1,]", b"\xff", "[" * 100_000, "1 2"]
+)
 def test_what_is_not_one_strict_document(text: str | bytes) -> None:
     with pytest.raises(InvalidInput):
         parse(text)
@@ -113,7 +117,9 @@ class Liar(int):
         return 0
 
 
-@pytest.mark.parametrize("value", [Liar(1), b"x", {1: 2}, {("a",): 1}, object(), float("nan"), float("-inf"), "\ud800", {"\ud800": 1}, 10**400, 1j])
+@pytest.mark.parametrize(
+    "value", [Liar(1), b"x", {1: 2}, {("a",): 1}, object(), float("nan"), float("-inf"), "\ud800", {"\ud800": 1}, 10**400, 1j]
+)
 def test_only_exact_json_types_freeze(value: Any) -> None:
     with pytest.raises(InvalidInput):
         freeze(value)

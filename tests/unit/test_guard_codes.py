@@ -14,12 +14,10 @@ import pytest
 
 from agentguard import Code, Denied, Guard, ToolCall, Verdict
 from agentguard.artifact import Profile, derive, issue
-
 from agentguard.constraint import ToolMap
 from agentguard.decision import Stage
 from agentguard.enforcement import Enforcement
 from agentguard.environment import Clock
-
 from agentguard.keys import LocalKey
 from agentguard.link import Initiator, Uses
 from agentguard.policy import parse_scope
@@ -124,7 +122,9 @@ def test_malformed_arguments(guard: Guard, arguments: Any) -> None:
         refused(guard, ToolCall("triage", "send_email", arguments), "malformed_call")
 
 
-@pytest.mark.parametrize("name", ["", "sénd", "send email", "s" * 257, "send\n", None, 3, b"x", "ѕend_email", "\ud800", 10**5000], ids=ascii_id)
+@pytest.mark.parametrize(
+    "name", ["", "sénd", "send email", "s" * 257, "send\n", None, 3, b"x", "ѕend_email", "\ud800", 10**5000], ids=ascii_id
+)
 def test_malformed_names(guard: Guard, name: Any) -> None:
     with guard.task("triage", initiator="user:alice"):
         refused(guard, ToolCall("triage", name, EMAIL), "malformed_call")
@@ -204,7 +204,9 @@ def test_lost_context_denies(guard: Guard) -> None:
 # --- stage 2 ------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("presentation", ["", "{}", '{"aat_chain": []}', '{"aat_chain": ["x"]}', '{"aat_chain": ["a.b.c"], "aat_chain": []}', "[1]"])
+@pytest.mark.parametrize(
+    "presentation", ["", "{}", '{"aat_chain": []}', '{"aat_chain": ["x"]}', '{"aat_chain": ["a.b.c"], "aat_chain": []}', "[1]"]
+)
 def test_rubbish_for_a_chain(guard: Guard, presentation: str) -> None:
     refused(guard, call(), "artifact_malformed", task=guard.accept(presentation))
 
@@ -228,8 +230,8 @@ def test_another_agents_artifact(guard: Guard) -> None:
 
 
 def test_a_link_that_widens(guard: Guard, forge: Forge) -> None:
-    from agentguard.link import Limits
     from agentguard.chain import verify_structure
+    from agentguard.link import Limits
 
     root = forge.root(tools=parse_scope({"send_email": {"to": {"exact": "bob@example.com"}, "body": "any"}}))
     narrow = verify_structure((root,), guard.home.trust.anchors, Limits())
@@ -290,9 +292,11 @@ def test_a_clock_behind_the_last_checkpoint(guard: Guard, home: Path) -> None:
     with Log.open(home, KeyRing(home / "keys").log(), durability="process", clock=lambda: future) as log:
         log.append(b'{"type":"test"}')
     for _ in range(2):  # that it was opened once with a bad clock does not make the clock good
-        with Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as late:
-            with late.task("triage", initiator="user:alice"):
-                refused(late, call(), "clock_unreliable")
+        with (
+            Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as late,
+            late.task("triage", initiator="user:alice"),
+        ):
+            refused(late, call(), "clock_unreliable")
     with Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as late:
         with late.task("triage", initiator="user:alice"):
             refused(late, call(), "clock_unreliable")
@@ -334,7 +338,10 @@ def test_a_stop_outranks_what_comes_later(guard: Guard) -> None:
 
 def test_environment_of_the_policy(home: Path) -> None:
     for environment in ({"deployment": "laptop"}, {}, None):
-        with Guard.open(POLICY, home=home, durability="process", environment=environment) as guard, guard.task("triage", initiator="user:a"):
+        with (
+            Guard.open(POLICY, home=home, durability="process", environment=environment) as guard,
+            guard.task("triage", initiator="user:a"),
+        ):
             refused(guard, call(), "environment_mismatch")
 
 
@@ -484,7 +491,9 @@ def test_a_delegation_made_offline_is_judged_too(guard: Guard, forge: Forge) -> 
 
 
 def test_policy(guard: Guard) -> None:
-    with guard.task("triage", initiator="user:alice", scope={"delete_all": {}, "unheard_of": {}, "send_email": {"to": "any", "body": "any"}}):
+    with guard.task(
+        "triage", initiator="user:alice", scope={"delete_all": {}, "unheard_of": {}, "send_email": {"to": "any", "body": "any"}}
+    ):
         error = refused(guard, call("delete_all", {}), "tool_not_allowed")
         assert "delete_*" in str(error)
         refused(guard, call("unheard_of", {}), "tool_not_allowed")
@@ -585,9 +594,7 @@ class Panic(BaseException):
     [(Enforcement, "bind"), (Enforcement, "_admit"), (Enforcement, "_permit"), (Clock, "now"), (Enforcement, "pend")],
     ids=lambda pair: pair[1],
 )
-def test_a_crash_in_the_guard_denies(
-    guard: Guard, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str], error: BaseException
-) -> None:
+def test_a_crash_in_the_guard_denies(guard: Guard, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str], error: BaseException) -> None:
     def crash(*_: Any, **__: Any) -> Any:
         raise error
 
@@ -617,5 +624,3 @@ def test_every_code_of_a_built_stage_is_tested_here() -> None:
     later = {Code.SEQUENCE_VIOLATION, Code.PROVENANCE_UNTRUSTED, Code.APPROVAL_REQUIRED, Code.APPROVAL_DENIED, Code.REVOCATION_STALE}
     missing = [code for code in Code if f'"{code}"' not in source and code.name not in source and code not in later]
     assert not missing
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -198,6 +200,7 @@ class TestSide:
         side = SideStore(tmp_path)
         for number in range(4):
             side.put(f"e{number}", "arguments", b"s", b"v" * 50)
+        side.close()
         (file,) = tmp_path.iterdir()
         data = file.read_bytes()
         size = len(data) // 4
@@ -222,12 +225,40 @@ class TestSide:
         assert all(side.get(f"e{name}-{number}")[0].value == b"v%d" % number for name in range(6) for number in (0, 25, 49))
 
     def test_a_disk_that_refuses(self, tmp_path: Path) -> None:
+        """Space is allocated before it is mapped, so that a full disk is an error and never a signal."""
+        code = """if True:
+            import resource, sys
+            from pathlib import Path
+            from agentguard.errors import EvidenceUnavailable
+            from agentguard.store import SideStore
+
+            side = SideStore(Path(sys.argv[1]))
+            side.put("e", "arguments", b"s", b"v")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+            for number in range(2000):
+                try:
+                    side.put(f"e{number}", "output", b"s", b"v" * 1000)
+                except EvidenceUnavailable as error:
+                    print(number > 900, "errno 27" in str(error))
+                    break
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            side.put("later", "output", b"s", b"v")
+            print(len(side.get("e")), len(side.get("e5")), len(side.get("later")))
+        """
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["True", "True", "1", "1", "1"]
+
+    def test_a_killed_process_loses_nothing_that_was_put(self, tmp_path: Path) -> None:
+        code = """if True:
+            import os, signal, sys
+            from pathlib import Path
+            from agentguard.store import SideStore
+
+            side = SideStore(Path(sys.argv[1]))
+            for number in range(3000):
+                side.put(f"e{number}", "output", b"s", b"v" * 1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
         side = SideStore(tmp_path)
-        side.put("e", "arguments", b"s", b"v")
-        os.close(side._descriptor)
-        side._descriptor = os.open("/dev/full", os.O_WRONLY)
-        with pytest.raises(EvidenceUnavailable, match="errno 28"):
-            side.put("e", "output", b"s", b"v")
-        side.close()
-        side.put("e", "output", b"s", b"v")
-        assert len(side.get("e")) == 2
+        assert all(side.get(f"e{number}") for number in (0, 1, 1047, 1048, 2999))
