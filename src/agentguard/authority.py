@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from agentguard import artifact
@@ -29,6 +30,7 @@ class Authority:
     def __init__(self, home: Home, policy: Policy, environment: Mapping[str, Frozen], given: tuple[str, ...], limits: Limits) -> None:
         self._home, self._policy, self._limits = home, policy, limits
         self._issuer: Signer = home.keys.issuer()
+        self._own = self._issuer.public.thumbprint()
         self._prefixes = PrefixCache()
         self._names: dict[str, tuple[str | None, ...]] = {}
         self._lock = threading.Lock()
@@ -60,6 +62,9 @@ class Authority:
         names = self._names.get(chain.digest)
         if names is None:
             names = self._name(chain)
+        if chain.keys[0] != self._own:
+            # Issuers choose their task ids: what is counted under one issuer's task must not be what another one names so.
+            chain = replace(chain, task_id=f"{chain.keys[0]}/{chain.task_id}")
         return Grant(True, chain, None, names, possessed)
 
     def _name(self, chain: VerifiedChain) -> tuple[str | None, ...]:

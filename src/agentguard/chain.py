@@ -51,7 +51,7 @@ class VerifiedChain:
     hashes      signing-input hash of each link, root first
     keys        thumbprint of the issuer's key, then of each link's holder: entry i+1 is link i's
     agents      the name that each link gives its holder; empty for a plain chain. A claim, until a trusted binding agrees
-    task_id     the task, or for a plain chain `aat:` and the root's hash
+    task_id     the task, or for a plain chain `aat:` and the root's hash; a guard puts a foreign issuer's key before it
     policies    the digests of policies it is bound to: none or one
     env         (link, fact, entry) for every environment fact that some link constrains
     uses        (link hash, limit, domain) of every link with a call limit

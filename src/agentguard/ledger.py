@@ -245,7 +245,7 @@ class Ledger:
             parent=chain.links[index - 1].hash if index else None,
             policy=chain.policies[0] if chain.policies else None,
             root=chain.root.hash,
-            task=chain.task,
+            task=chain.task_id,
             time=str(self._clock.now()),
             tools=sorted(link.tools),
             trusted_input=words,
