@@ -20,13 +20,47 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_the_quickstart_works_when_pasted(tmp_path: Path) -> None:
-    (code,) = blocks(README, "python")
+    code = blocks(README, "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) < 15
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (shown,) = blocks(README, "text")
     for line in shown.splitlines():
         assert line.rstrip("…") in done.stdout
+
+
+def test_the_one_line_protects_an_agent(home: Path) -> None:
+    from langchain.agents import create_agent
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage, ToolMessage
+    from langchain_core.tools import tool
+
+    from agentguard import Guard
+
+    class Scripted(GenericFakeChatModel):
+        def bind_tools(self, tools: Any, **options: Any) -> Any:
+            return self
+
+    ran = []
+
+    @tool
+    def send_email(to: str) -> str:
+        """Send an e-mail."""
+        ran.append(to)
+        return "sent"
+
+    addresses = ("bob@example.com", "eve@evil.test")
+    calls = [{"name": "send_email", "args": {"to": to}, "id": to, "type": "tool_call"} for to in addresses]
+    model = Scripted(messages=iter([AIMessage("", tool_calls=calls), AIMessage("done")]))
+    policy = "agentguard: 1\nname: r\nagents: {triage: {tools: {send_email: {to: {email: {domains: [example.com]}}}}}}\n"
+    with Guard.open(policy, home=home, durability="process") as guard:
+        names = {"create_agent": create_agent, "model": model, "tools": [send_email], "guard": guard}
+        exec(blocks(README, "python")[1], names)
+        with guard.task("triage", initiator="user:alice"):
+            answer: Any = names["agent"]
+            messages = answer.invoke({"messages": [("user", "go")]})["messages"]
+    assert ran == ["bob@example.com"]
+    assert [message.status for message in messages if isinstance(message, ToolMessage)] == ["success", "error"]
 
 
 def test_the_two_commands_are_in_the_makefile() -> None:

@@ -44,6 +44,7 @@ class Binding(msgspec.Struct, frozen=True):
     defect: str = ""
     integrity: str = ""
     opaque: bool = False
+    followed: Mapping[str, Frozen] | None = None  # bound arguments with symbolic links followed, where there are any
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -230,7 +231,7 @@ def _scope(case: _Case) -> Reason | None:
         case.chain,
         case.call.tool,
         case.call.arguments,
-        case.binding.bound,
+        case.binding.followed or case.binding.bound,
         any_arguments=not case.chain.profile or attributes.unsafe_any_arguments,
     )
     if error is None:
@@ -270,7 +271,10 @@ def _policy(case: _Case) -> Reason | None:
         reason = case.policy.may_delegate(case.grant.agents)  # type: ignore[arg-type]  # stage 2 left no None
         if reason is not None:
             return reason
-    return case.policy.judge(case.call.agent, case.call.tool, case.binding.bound)
+    reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.bound)
+    if reason is None and case.binding.followed is not None:
+        return case.policy.judge(case.call.agent, case.call.tool, case.binding.followed)
+    return reason
 
 
 _STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (

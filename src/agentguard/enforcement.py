@@ -29,6 +29,8 @@ from agentguard.home import Home
 from agentguard.integrity import Lock, Tool, type_name
 from agentguard.ledger import Ledger
 from agentguard.notice import say
+from agentguard.paths import followed
+from agentguard.paths import governed as governed_arguments
 from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy import Policy
 from agentguard.proof import make_proof
@@ -100,12 +102,12 @@ class Enforcement:
         return meant if meant is not None and meant.guard.serves(self) else None
 
     def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None) -> Pending:
-        binding = self.bind(call, tool)
         execution = self.ledger.next_id()
         for _ in range(_MAX_RACES):
             facts, now = self._facts, self.now()
             grant = self.authority.grant(task)
             call = self.proven(call, grant, task, now)
+            binding = self.bind(call, grant, task, tool)
             decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
             if decision.allowed and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
@@ -120,7 +122,7 @@ class Enforcement:
         else:
             reason = Reason(Code.STATE_UNAVAILABLE, call.tool, "a state that holds still", f"{_MAX_RACES} lost races")
             decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
-        return self.pend(executed(decision, execution), call, binding.bound, grant, task, now)
+        return self.pend(executed(decision, execution), call, binding, grant, task, now)
 
     def proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
         """The call with its proof: the one that came beside the chain, or, where one is wanted and the leaf's key is in this process, one
@@ -134,7 +136,34 @@ class Enforcement:
             return call
         return call.with_proof(make_proof(task.key, chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
-    def bind(self, call: ToolCall, live: Tool | None = None) -> Binding:
+    def bind(self, call: ToolCall, grant: Grant, task: Task | None, live: Tool | None = None) -> Binding:
+        """The call as its tool and the disk see it."""
+        binding = self._bind(call, live)
+        governed = self._governed(call, grant, task)
+        if governed and not binding.defect:
+            links = followed(binding.bound, governed)
+            if links is not None:
+                return structs.replace(binding, followed=links)
+        return binding
+
+    def _governed(self, call: ToolCall, grant: Grant, task: Task | None) -> Mapping[str, tuple[str, ...]]:
+        """The arguments that a path constraint of the policy or of the chain governs; remembered with the task."""
+        known = task.governed.get(call.tool) if task is not None else None
+        if known is not None:
+            return known
+        rules = self.policy.agents.get(call.agent)
+        rule = rules.tools.get(call.tool) if rules is not None else None
+        maps = [rule.arguments] if rule is not None else []
+        links = grant.chain.links if grant.chain is not None else ()
+        maps += [link.tools[call.tool].named for link in links if call.tool in link.tools]
+        found = governed_arguments(maps)
+        if task is not None and grant.chain is not None and call.agent == task.agent:
+            if len(task.governed) >= _MAX_PREMISES:
+                task.governed.clear()
+            task.governed[call.tool] = found
+        return found
+
+    def _bind(self, call: ToolCall, live: Tool | None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
         known = self.tools.get(call.tool)
         tool = live if live is not None else known
@@ -205,7 +234,7 @@ class Enforcement:
             expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
             bound = call.with_arguments(binding.bound, reservation.call_id)
             permit = Permit(self, tool or self.tools.get(call.tool), bound, call, decision, reservation, expires, task)
-            return self.pend(decision, call, binding.bound, grant, task, now, permit)
+            return self.pend(decision, call, binding, grant, task, now, permit)
         except BaseException:
             self.home.state.release(reservation)
             raise
@@ -226,7 +255,7 @@ class Enforcement:
         self,
         decision: Decision,
         call: ToolCall,
-        bound: Mapping[str, Frozen],
+        binding: Binding,
         grant: Grant,
         task: Task | None,
         now: int,
@@ -238,7 +267,7 @@ class Enforcement:
             self._premises(call, grant, task),
             decision,
             call,
-            bound,
+            binding,
             caused_by=cause or current_execution.get(),
             revocations=self._facts.revocations.version,
             rerun=permit is not None and permit.reservation.rerun,
@@ -300,7 +329,7 @@ class Enforcement:
         decision = refuse(call, self.policy.digest, stage, reason)
         try:
             decision = executed(decision, self.ledger.next_id())
-            return self.pend(decision, call, call.arguments, NO_GRANT, None, self.now())
+            return self.pend(decision, call, Binding(call.arguments), NO_GRANT, None, self.now())
         except _INTERRUPTS:
             raise
         except BaseException:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
@@ -310,7 +339,7 @@ class Enforcement:
         """A denial of what somebody tried with the permit of execution `cause`: recorded, where that is still possible."""
         decision = executed(refuse(call, self.policy.digest, stage, reason), self.ledger.next_id())
         with suppress(EvidenceUnavailable):
-            self.write(self.pend(decision, call, call.arguments, NO_GRANT, None, self.now(), cause=cause))
+            self.write(self.pend(decision, call, Binding(call.arguments), NO_GRANT, None, self.now(), cause=cause))
         return decision
 
     def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None:

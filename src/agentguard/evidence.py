@@ -31,9 +31,9 @@ STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.ENVIRONMENT: ("chain", "environment", "policy"),
     Stage.POLICY_DIGEST: ("chain", "policy"),
     Stage.INTEGRITY: ("tool_version", "lock"),
-    Stage.SCOPE: ("chain", "tool", "arguments", "bound"),
+    Stage.SCOPE: ("chain", "tool", "arguments", "bound", "followed"),
     Stage.PROOF: ("chain", "proof"),
-    Stage.POLICY: ("policy", "agent", "tool", "bound", "chain"),
+    Stage.POLICY: ("policy", "agent", "tool", "bound", "followed", "chain"),
     Stage.PROVENANCE: (),
     Stage.APPROVAL: (),
     Stage.ADMISSION: ("reserved", "revocations"),
@@ -57,6 +57,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     code: Code | None
     environment: str
     expires: int | None  # seconds; when the root artifact ends, and with it the need to remember the call id
+    followed: str | None  # commitment to the bound arguments with symbolic links followed, where there are any
     guard: str
     id: str
     initiator: msgspec.Raw

@@ -20,7 +20,7 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, VerifiedChain
 from agentguard.context import current_execution, current_task, lent_permit
-from agentguard.decide import decide, refuse, standing
+from agentguard.decide import Binding, decide, refuse, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.enforcement import NOBODY, Enforcement, Pending, executed, readable
 from agentguard.environment import NANOSECOND
@@ -106,7 +106,7 @@ class Guard:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def serves(self, enforcement: Enforcement) -> bool:
+    def serves(self, enforcement: object) -> bool:
         """Whether this is the guard with these insides."""
         return self._enforcement is enforcement
 
@@ -254,7 +254,6 @@ class Guard:
             task.possessed = key is not None and key.public == grant.chain.leaf.holder
             task.key = key if task.possessed else None
             task.granted = None  # possession is part of the grant
-            task.granted = None  # what was remembered above did not know who holds the key
         return task
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain:
@@ -325,7 +324,7 @@ class Guard:
         enforcement = self._enforcement
         decision = executed(refuse(call, self.policy.digest, stage, reason), enforcement.ledger.next_id())
         grant = enforcement.authority.grant(task)
-        return Denied(enforcement.write(enforcement.pend(decision, call, call.arguments, grant, task, enforcement.now())).decision)
+        return Denied(enforcement.write(enforcement.pend(decision, call, Binding(call.arguments), grant, task, enforcement.now())).decision)
 
     # --- checking ---------------------------------------------------------------------------------------------------------------
 
@@ -367,7 +366,7 @@ class Guard:
         task = enforcement.own(task)
         grant, now = enforcement.authority.grant(task), enforcement.now()
         call = enforcement.proven(call, grant, task, now)
-        return decide(call, enforcement.bind(call), grant, self.policy, enforcement.facts(), now // NANOSECOND)
+        return decide(call, enforcement.bind(call, grant, task), grant, self.policy, enforcement.facts(), now // NANOSECOND)
 
     # --- operating --------------------------------------------------------------------------------------------------------------
 

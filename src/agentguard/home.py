@@ -1,9 +1,9 @@
 """The guard's home directory: one place that knows what lies where.
 
 .agentguard/
-  keys/          issuer.key, log.key, agents/*.key      0600, never leave
+  keys/          issuer.pem, log.pem, holder-*.pem       0600, never leave
   log/           shards of the transparency log          the truth
-  head           remembered heads, outside the log
+  heads/         remembered heads, outside the log
   objects/       chains, policies, locks, environments   by content
   side/          salts and values behind commitments     0600, erasable
   state.db       replay ids, counters, revocations       rebuilt from the log where it is behind

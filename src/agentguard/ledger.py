@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,8 +11,9 @@ from msgspec import structs
 
 from agentguard import evidence
 from agentguard.call import ToolCall
-from agentguard.canonical import Frozen, jcs
+from agentguard.canonical import jcs
 from agentguard.chain import VerifiedChain
+from agentguard.decide import Binding
 from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.home import Home
@@ -75,6 +76,7 @@ class Ledger:
             code=None,
             environment=environment,
             expires=chain.root.exp if chain is not None else None,
+            followed=None,
             guard=self._version,
             id="",
             initiator=self._initiator(chain),
@@ -98,7 +100,7 @@ class Ledger:
         premises: evidence.DecisionRecord,
         decision: Decision,
         call: ToolCall,
-        bound: Mapping[str, Frozen],
+        binding: Binding,
         *,
         caused_by: str | None,
         revocations: int,
@@ -110,11 +112,15 @@ class Ledger:
         salt = self._salt()
         arguments = jcs(call.arguments)
         self._side.put(execution, "arguments", salt, arguments)
-        bound_commitment = reasons = None
-        if bound is not call.arguments:
-            data = jcs(bound)
-            bound_commitment = evidence.commit(salt, data)
+        bound = reasons = links = None
+        if binding.bound is not call.arguments:
+            data = jcs(binding.bound)
+            bound = evidence.commit(salt, data)
             self._side.put(execution, "bound", salt, data)
+        if binding.followed is not None:
+            data = jcs(binding.followed)
+            links = evidence.commit(salt, data)
+            self._side.put(execution, "followed", salt, data)
         if decision.reasons:
             data = jcs([reason.sentence() for reason in decision.reasons])
             reasons = evidence.commit(salt, data)
@@ -123,10 +129,11 @@ class Ledger:
             structs.replace(
                 premises,
                 arguments=evidence.commit(salt, arguments),
-                bound=bound_commitment,
+                bound=bound,
                 call_id=call.call_id or execution,
                 caused_by=caused_by,
                 code=decision.code,
+                followed=links,
                 id=execution,
                 proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
                 reasons=reasons,

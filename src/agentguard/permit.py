@@ -8,8 +8,8 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
-from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from types import AsyncGeneratorType, FunctionType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze, jcs, thaw
@@ -20,13 +20,31 @@ from agentguard.integrity import Tool, bare, commitment_bytes
 from agentguard.plain import plain
 
 if TYPE_CHECKING:
-    from agentguard.enforcement import Enforcement
     from agentguard.state import Reservation
     from agentguard.task import Task
 
 #: A permit that was not used for this long is worth nothing.
 LIFETIME_NS: Final = 30 * 1_000_000_000
 _NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Recorder(Protocol):
+    """What a permit needs of the guard that gave it."""
+
+    unable: str
+
+    @property
+    def blocking(self) -> bool: ...
+
+    def now(self) -> int: ...
+
+    def poison(self, why: str) -> None: ...
+
+    def refusal(self, call: ToolCall, stage: Stage, reason: Reason, cause: str) -> Decision: ...
+
+    def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None: ...
+
+    def record_stream(self, permit: Permit, digest: str, kept: bytes) -> None: ...
 
 
 class Permit:
@@ -54,7 +72,7 @@ class Permit:
 
     def __init__(
         self,
-        enforcement: Enforcement,
+        enforcement: Recorder,
         tool: Tool | None,
         call: ToolCall,
         presented: ToolCall,
@@ -81,7 +99,7 @@ class Permit:
         Raises Denied where the permit does not cover this (used, expired, another function, another process, live arguments that say
         something else than what was checked), whatever the tool raises, and OutcomeUnrecorded.
         """
-        if inspect.iscoroutinefunction(fn):
+        if _is_async(fn):
             raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
         self._begin(fn, injected, live)
         token = current_execution.set(self.execution)
@@ -382,6 +400,12 @@ def _unawaited(output: Any) -> InvalidInput:
             break
     hint = "let the tool await it, and use `await permit.arun(fn)`"
     return InvalidInput("the tool returned an awaitable, which was stopped", hint=hint)
+
+
+def _is_async(fn: Any) -> bool:
+    if type(fn) is FunctionType:  # nearly always, and `inspect` takes a long way to this bit
+        return bool(fn.__code__.co_flags & inspect.CO_COROUTINE)
+    return inspect.iscoroutinefunction(fn)
 
 
 def _status(error: BaseException, tool: Tool | None) -> str:

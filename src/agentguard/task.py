@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Mapping
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agentguard import control
 from agentguard.artifact import Initiator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentguard.chain import VerifiedChain
     from agentguard.decide import Grant
     from agentguard.evidence import DecisionRecord
-    from agentguard.guard import Guard
+    from agentguard.home import Home
     from agentguard.integrity import Tool
     from agentguard.keys import Signer
     from agentguard.state import Account
@@ -43,6 +43,17 @@ def initiator_of(value: str | Initiator) -> Initiator:
     return Initiator(value)
 
 
+class Issuer(Protocol):
+    """What a task needs of its guard."""
+
+    @property
+    def home(self) -> Home: ...
+
+    def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain: ...
+
+    def serves(self, enforcement: object) -> bool: ...
+
+
 class Task:
     """Authority of one agent in one task. Use it as a context manager, sync or async, or with `start()` and `close()`.
 
@@ -52,7 +63,7 @@ class Task:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: Issuer,
         agent: str,
         *,
         parent: Task | None = None,
@@ -70,6 +81,7 @@ class Task:
         self.observed = presentation is None
         self.granted: tuple[object, Grant] | None = None
         self.premises: dict[str, tuple[Tool | None, VerifiedChain | None, DecisionRecord]] = {}
+        self.governed: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self.proof: str | None = None
         self.key: Signer | None = None
         self._closed = False

@@ -51,15 +51,12 @@ def test_no_body_runs_where_the_side_store_is_full(guard: Guard, monkeypatch: py
     def echo(x: Any) -> None:
         ran.append(x)
 
-    write = os.write
-
-    def full(descriptor: int, data: bytes) -> int:
-        if data[:2] == b"\xffs":
-            raise OSError(28, "No space left on device")
-        return write(descriptor, data)
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
     with guard.task("triage", initiator="user:alice"):
-        monkeypatch.setattr(os, "write", full)
+        guard.home.side.close()  # the next value needs a new file, and space in it
+        monkeypatch.setattr(os, "posix_fallocate", full)
         denied("evidence_unavailable", echo, 1)
     assert ran == []
 
