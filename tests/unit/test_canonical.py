@@ -28,7 +28,7 @@ from agentguard.canonical import (
     thaw,
 )
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=20
 )
@@ -133,6 +133,8 @@ def test_a_value_that_changes_while_it_is_frozen_stays_whole() -> None:
     def change() -> None:
         while not stop.is_set():
             arguments["49"].append(1)
+            if len(arguments["49"]) > 100:
+                arguments["49"].clear()
             arguments.pop("0", None)
             arguments["0"] = [0]
 
