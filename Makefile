@@ -16,7 +16,7 @@ demo: $(VENV)/.demo ## a governed multi-agent run, attacked (KEEP=DIR keeps its 
 
 test: $(VENV)/.dev ## everything that needs only Python: lint, types, imports, tests, code of README, docs and notebooks
 	$(MAKE) lint types imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-full: test ## test, and what needs more tools than Python (nothing yet)
 

@@ -249,7 +249,7 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize(("tree", "good", "bad"), CHECKS, ids=lambda tree: repr(tree)[:60])
+@pytest.mark.parametrize(("tree", "good", "bad"), CHECKS, ids=lambda tree: repr(tree)[:60].split(" object at ")[0])
 def test_checks(tree: Any, good: list[Any], bad: list[Any]) -> None:
     constraint = parse_constraint(tree, extensions=True)
     for value in good:

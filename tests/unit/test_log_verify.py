@@ -107,6 +107,10 @@ class TestStates:
         Log.open(tmp_path, KEY, durability=durability).close()
         with Log.open(tmp_path, KEY, durability=durability, clock=Ticking(START_NS)) as log:
             log.append(small(0))
+        assert not kinds(tmp_path)  # what is signed is never older than what was signed before
+        with Log.open(tmp_path, KEY, durability=durability, clock=Ticking(START_NS)) as log:
+            log.accept_clock()
+            log.append(small(1))
         assert set(kinds(tmp_path)) == {("warning", "clock")}
 
     def test_the_report_as_json(self, tmp_path: Path, durability: Durability) -> None:
