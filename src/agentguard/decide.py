@@ -148,15 +148,16 @@ def _chain(case: _Case) -> Reason | None:
     if grant.chain is None:
         return Reason(Code.ARTIFACT_MALFORMED, required="a chain of artifacts", found="none that could be read")
     links = grant.chain.links
-    for index, (link, name) in enumerate(zip(links, grant.agents, strict=True)):
-        claimed = link.profile.agent if link.profile is not None else None
-        if name is None:
-            found = f"no binding for the key of {claimed or 'its holder'}"
-            return Reason(
-                Code.DELEGATION_INVALID, claimed or "", "a trusted binding of the holder's key to an agent", found, f"link {index}"
-            )
-        if claimed is not None and claimed != name:
-            return Reason(Code.DELEGATION_INVALID, claimed, f"the agent that holds the key, {name}", claimed, f"link {index}")
+    if grant.agents != grant.chain.agents:  # where they are equal, every claim is what the bindings say
+        for index, (link, name) in enumerate(zip(links, grant.agents, strict=True)):
+            claimed = link.profile.agent if link.profile is not None else None
+            if name is None:
+                found = f"no binding for the key of {claimed or 'its holder'}"
+                return Reason(
+                    Code.DELEGATION_INVALID, claimed or "", "a trusted binding of the holder's key to an agent", found, f"link {index}"
+                )
+            if claimed is not None and claimed != name:
+                return Reason(Code.DELEGATION_INVALID, claimed, f"the agent that holds the key, {name}", claimed, f"link {index}")
     if grant.agents[-1] != case.call.agent:
         found = f"the artifact of {grant.agents[-1]}"
         return Reason(
