@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import BuiltinMethodType
-from typing import Any
+from typing import Any, Final
 
 from agentguard.canonical import Frozen, digest, jcs
 from agentguard.errors import InvalidInput
@@ -23,7 +23,20 @@ from agentguard.parameters import Parameters
 from agentguard.pinning import Pin, bare, code_digest, mark, unwrap, value_digest
 from agentguard.tool_lock import LOCK_FILE, Lock, LockEntry
 
-__all__ = ["LOCK_FILE", "Lock", "LockEntry", "Parameters", "Tool", "bare", "commitment_bytes", "mark", "register", "type_name", "unwrap"]
+__all__ = [
+    "LOCK_FILE",
+    "Lock",
+    "LockEntry",
+    "Parameters",
+    "StreamOutput",
+    "Tool",
+    "bare",
+    "commitment_bytes",
+    "mark",
+    "register",
+    "type_name",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,3 +195,25 @@ def commitment_bytes(value: Any) -> tuple[bytes, str]:
 def type_name(value: Any) -> str:
     """The qualified name of a value's type, short and in ASCII whatever somebody called it."""
     return f"{type(value).__module__}.{type(value).__qualname__}"[:256].encode("ascii", "backslashreplace").decode()[:256]
+
+
+class StreamOutput:
+    """What a stream put out: a running digest of its items, and their bytes as long as they are few."""
+
+    LIMIT: Final = 64 * 1024
+
+    def __init__(self) -> None:
+        self._hash, self._kept, self._size = hashlib.sha256(), bytearray(), 0
+
+    def add(self, item: Any) -> None:
+        data = commitment_bytes(item)[0] + b"\n"
+        self._hash.update(data)
+        self._size += len(data)
+        if self._size <= self.LIMIT:
+            self._kept += data
+
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+    def kept(self) -> bytes:
+        return bytes(self._kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -16,7 +15,7 @@ from agentguard.canonical import freeze, jcs, thaw
 from agentguard.context import current_execution, current_task, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
-from agentguard.integrity import Tool, bare, commitment_bytes
+from agentguard.integrity import StreamOutput, Tool, bare
 from agentguard.plain import plain
 
 if TYPE_CHECKING:
@@ -209,6 +208,16 @@ class Permit:
                 self._refuse(Code.INTEGRITY_FAILURE, "live arguments that say what was checked", f"another {name}")
         if not self._take():
             self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
+        self._still_stands("a permit younger than 30 s and an artifact in force", "an expired one")
+        if tool is None:
+            return
+        why = "" if tool.is_body(fn) else f"the function {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+        if why or (why := tool.changed()):
+            self._finish("not_run")
+            self._refuse(Code.INTEGRITY_FAILURE, f"the function that was pinned as {tool.name}", why)
+
+    def _still_stands(self, in_time: str, late: str) -> None:
+        """Deny where the world moved on since the check: the log is sick, the task is closed, the time is over."""
         if self._enforcement.unable:
             self._refuse(Code.EVIDENCE_UNAVAILABLE, "a log that can take the outcome", self._enforcement.unable)
         if self._under.closed:
@@ -216,13 +225,7 @@ class Permit:
             self._refuse(Code.ARTIFACT_MISSING, "a task that is open", "one that was closed since")
         if self._enforcement.now() >= self._expires:
             self._finish("not_run")
-            self._refuse(Code.ARTIFACT_EXPIRED, "a permit younger than 30 s and an artifact in force", "an expired one")
-        if tool is None:
-            return
-        why = "" if tool.is_body(fn) else f"the function {getattr(fn, '__qualname__', type(fn).__qualname__)}"
-        if why or (why := tool.changed()):
-            self._finish("not_run")
-            self._refuse(Code.INTEGRITY_FAILURE, f"the function that was pinned as {tool.name}", why)
+            self._refuse(Code.ARTIFACT_EXPIRED, in_time, late)
 
     def _refuse(self, code: Code, required: str, found: str) -> NoReturn:
         reason = Reason(code, self.call.tool, required, found)
@@ -267,7 +270,7 @@ class Permit:
 
     def _stream(self, source: Generator[Any, Any, Any], task: Task | None) -> Generator[Any, Any, Any]:
         """Drive a generator tool: its body runs inside the execution and in the task it was called in, its items are the output."""
-        items = _Items()
+        items = StreamOutput()
         self._stream_begins(source)
         step: Callable[[Any], Any] = source.send
         value: Any = None
@@ -294,7 +297,7 @@ class Permit:
             raise
 
     async def _astream(self, source: AsyncGenerator[Any, Any], task: Task | None) -> AsyncGenerator[Any, Any]:
-        items = _Items()
+        items = StreamOutput()
         self._stream_begins(source)
         step: Callable[[Any], Any] = source.asend
         value: Any = None
@@ -331,15 +334,17 @@ class Permit:
             restore(current_execution, token)
 
     def _stream_begins(self, source: Any) -> None:
+        """A stream's body starts with its first item, which may be long after the call: what held then must hold now."""
         if self._pid != os.getpid():
             self._refuse(Code.INTEGRITY_FAILURE, "a stream of this process", f"one of process {self._pid}")
-        if self._enforcement.now() >= self._expires:
+        try:
+            self._still_stands("a stream that begins within 30 s of its permit", "one that begins later")
+        except BaseException:
             if inspect.isgenerator(source):
                 source.close()
-            self._finish("not_run")
-            self._refuse(Code.ARTIFACT_EXPIRED, "a stream that begins within 30 s of its permit", "one that begins later")
+            raise
 
-    def _finish_stream(self, items: _Items) -> None:
+    def _finish_stream(self, items: StreamOutput) -> None:
         try:
             self._enforcement.record_stream(self, items.digest(), items.kept())
         except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
@@ -358,28 +363,6 @@ class Permit:
 
     def __repr__(self) -> str:
         return f"<Permit {self.execution} for {self.call.agent} → {self.call.tool}, {'unused' if self._unused else 'used'}>"
-
-
-class _Items:
-    """The items of a stream: a running digest, and the bytes as long as they are few."""
-
-    LIMIT: Final = 64 * 1024
-
-    def __init__(self) -> None:
-        self._hash, self._kept, self._size = hashlib.sha256(), bytearray(), 0
-
-    def add(self, item: Any) -> None:
-        data = commitment_bytes(item)[0] + b"\n"
-        self._hash.update(data)
-        self._size += len(data)
-        if self._size <= self.LIMIT:
-            self._kept += data
-
-    def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
-
-    def kept(self) -> bytes:
-        return bytes(self._kept)
 
 
 #: At which stage a permit that does not cover a run fails.

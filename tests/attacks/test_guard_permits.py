@@ -312,3 +312,26 @@ def test_a_permit_is_one_use_for_64_racing_threads(guard: Guard, echo: Any, ran:
         for thread in threads:
             thread.join()
     assert ran == [1]
+
+
+@pytest.mark.parametrize("end", ["close", "poison"])
+def test_a_stream_does_not_begin_after_its_task_or_the_log_is_gone(guard: Guard, end: str) -> None:
+    """The permit was used in time, but a generator's body starts with its first item only."""
+    ran: list[str] = []
+
+    @guard.tool
+    def stream(n: int) -> Any:
+        ran.append("body")
+        yield n
+
+    with guard.task("triage", initiator="user:alice"):
+        source = stream(1)
+        if end == "poison":
+            guard.poison("test")
+            with pytest.raises(Denied) as caught:
+                next(source)
+    if end == "close":
+        with pytest.raises(Denied) as caught:
+            next(source)
+    assert caught.value.code == {"close": "artifact_missing", "poison": "evidence_unavailable"}[end]
+    assert ran == []
