@@ -1,0 +1,266 @@
+"""One tool call in two layers: what a framework's hook knows of it, and the function that stands in the tool's place.
+
+    body = stand_in(guard, fn, agent="triage")                # goes where the framework keeps the tool's function
+    with asking("triage", "search", call_id, arguments):      # what the framework's hook says, where it has one
+        ...                                                   # the framework runs the tool
+
+The hook knows who calls, under which id, and what the model presented. The decision falls in the stand-in, with the arguments as the tool
+gets them: after the framework's own coercion and after every other hook. Both are one decision. A stand-in that is called without a hook
+above it asks the guard all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
+from agentguard.canonical import Frozen, freeze
+from agentguard.context import current_task
+from agentguard.decision import Reason, Stage
+from agentguard.integrity import Tool, bare, register
+from agentguard.plain import plain
+from agentguard.task import Task
+from agentguard_adapters.seats import seat
+
+__all__ = ["Asked", "OnDeny", "asking", "pinned_of", "stand_in", "told"]
+
+#: How a denial leaves: as words to the model, or raised.
+OnDeny: TypeAlias = Literal["message", "raise"]
+
+
+class Asked:
+    """What a framework's hook knows of one call. The stand-in of that tool takes it, once.
+
+    agent      who calls, by the name in the policy; None is whoever the current task belongs to
+    tool       the tool's registered name
+    call_id    the framework's id of the call
+    presented  what the model presented, before the framework made anything of it; None where the hook does not see it
+    task       the authority, or that of an agent which may delegate to this one; None is the current task
+    denied     after the call: the denial, if there was one
+    taken      after the call: whether the stand-in was reached, so that the guard was asked
+    """
+
+    __slots__ = ("_unclaimed", "agent", "call_id", "denied", "presented", "task", "tool")
+
+    def __init__(
+        self,
+        agent: str | None,
+        tool: str,
+        call_id: str | None = None,
+        presented: Mapping[str, Any] | None = None,
+        task: Task | None = None,
+    ) -> None:
+        self.agent, self.tool, self.call_id, self.presented, self.task = agent, tool, call_id, presented, task
+        self.denied: Denied | None = None
+        self._unclaimed = [True]  # list.pop is atomic: of two threads, one gets it
+
+    @property
+    def taken(self) -> bool:
+        return not self._unclaimed
+
+    def take(self, tool: str) -> bool:
+        """Whether this is the call of `tool` that the hook announced, and nobody took it yet."""
+        if self.tool != tool:
+            return False
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
+
+    def refuse(self, guard: Guard, why: str) -> Denied:
+        """The recorded denial of a call that the framework refused before the guard was asked: its arguments did not fit, or nobody knows
+        the tool. `why` is kept with the record and not told to the model.
+        """
+        agent, task = _seated(guard, self.agent, self.task)
+        call = ToolCall(agent, self.tool, dict(self.presented or {}), self.call_id)
+        reason = Reason(Code.MALFORMED_CALL, self.tool, "a known tool, and arguments that it can take", why[:400])
+        self.denied = guard.refuse(call, Stage.CALL, reason, task=task)
+        return self.denied
+
+
+_asked: ContextVar[Asked | None] = ContextVar("agentguard.asked", default=None)
+
+
+@contextmanager
+def asking(
+    agent: str | None,
+    tool: str,
+    call_id: str | None = None,
+    presented: Mapping[str, Any] | None = None,
+    task: Task | None = None,
+) -> Iterator[Asked]:
+    """Say what a framework's hook knows of the call that runs inside. Threads need `contextvars.copy_context()`, as everywhere."""
+    asked = Asked(agent, tool, call_id, presented, task)
+    token = _asked.set(asked)
+    try:
+        yield asked
+    finally:
+        _asked.reset(token)
+
+
+def told(denied: Denied, mistakes: str = "") -> str:
+    """A denial as a model hears it. `mistakes` are the framework's own words about arguments that do not fit, which the model wrote."""
+    return f"{denied.for_model} {mistakes[:400]}" if mistakes and denied.code is Code.MALFORMED_CALL else denied.for_model
+
+
+def stand_in(
+    guard: Guard,
+    fn: Callable[..., Any],
+    *,
+    name: str | None = None,
+    injected: tuple[str, ...] = (),
+    schema: Mapping[str, Any] | None = None,
+    watch: tuple[tuple[Any, str], ...] = (),
+    pauses: tuple[str, ...] = (),
+    agent: str | None = None,
+    task: Task | None = None,
+    on_deny: OnDeny = "message",
+) -> Callable[..., Any]:
+    """A function that stands for `fn`, sync or async as it is, and asks the guard before each run.
+
+    name, injected, schema, watch, pauses   as in `agentguard.integrity.register`, which pins the function
+    agent, task   who calls and by which authority, where no hook says so; by default the current task's
+    on_deny       "message": the denial's sentence is returned in the place of an output; "raise": Denied is raised
+
+    A function that this guard's `@guard.tool` wraps, or that is a stand-in already, is unwrapped first: one call is one decision.
+    Raises InvalidInput where the function cannot be pinned, or another tool is registered under its name.
+    """
+    body, known = _undecorated(fn, guard)
+    tool = (
+        known
+        if known is not None
+        else guard.register(register(body, name=name, injected=injected, schema=schema, watch=watch, pauses=pauses))
+    )
+    stand = _StandIn(guard, tool, agent, task)
+    made: Any
+    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__):
+
+        async def made(*args: Any, **kwargs: Any) -> Any:
+            turn = stand.turn()
+            try:
+                call, live, hidden = turn.bind(args, kwargs)
+                permit = await guard.acheck(call, task=turn.task, tool=turn.tool)
+                with _acting(turn.task):
+                    return await permit.arun(body, hidden, live)
+            except Denied as denied:
+                return turn.answer(denied, on_deny)
+
+    else:
+
+        def made(*args: Any, **kwargs: Any) -> Any:
+            turn = stand.turn()
+            try:
+                call, live, hidden = turn.bind(args, kwargs)
+                permit = guard.check(call, task=turn.task, tool=turn.tool)
+                with _acting(turn.task):
+                    return permit.run(body, hidden, live)
+            except Denied as denied:
+                return turn.answer(denied, on_deny)
+
+    functools.update_wrapper(made, body)
+    made.__agentguard_stand_in__ = (made, guard)
+    made.__agentguard_tool__ = tool
+    return made  # type: ignore[no-any-return]  # a function by construction
+
+
+def pinned_of(fn: Any) -> Tool | None:
+    """The tool as the guard knows it, of a stand-in; None for anything else."""
+    found = getattr(fn, "__agentguard_stand_in__", None)
+    return fn.__agentguard_tool__ if found is not None and found[0] is fn else None
+
+
+class _StandIn:
+    """What one stand-in knows."""
+
+    __slots__ = ("agent", "guard", "task", "tool")
+
+    def __init__(self, guard: Guard, tool: Tool, agent: str | None, task: Task | None) -> None:
+        self.guard, self.tool, self.agent, self.task = guard, tool, agent, task
+
+    def turn(self) -> _Turn:
+        asked = _asked.get()
+        return _Turn(self, asked if asked is not None and asked.take(self.tool.name) else None)
+
+
+class _Turn:
+    """One call of a stand-in."""
+
+    __slots__ = ("_asked", "_bound", "_stand", "task", "tool")
+
+    def __init__(self, stand: _StandIn, asked: Asked | None) -> None:
+        self._stand, self._asked = stand, asked
+        self.task: Task | None = None
+        self.tool = stand.tool
+        self._bound: Mapping[str, Frozen] = {}
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, dict[str, Any], dict[str, Any]]:
+        """The call as the model presented it; checked arguments that are live objects; the framework's own. Raises Denied."""
+        stand, asked = self._stand, self._asked
+        agent, task, call_id = stand.agent, stand.task, None
+        if asked is not None:
+            agent, call_id = asked.agent or agent, asked.call_id
+            task = asked.task if asked.task is not None else task
+        agent, self.task = seat(stand.guard, agent, task)
+        hidden: dict[str, Any] = {}
+        try:
+            given = stand.tool.parameters.present(args, dict(kwargs)) if args else dict(kwargs)
+            hidden = {one: given.pop(one) for one in stand.tool.entry.injected if one in given}
+            shown = {one: plain(value) for one, value in given.items()}
+            self._bound = stand.tool.parameters.bind({one: freeze(value) for one, value in shown.items()})
+        except InvalidInput as error:
+            return ToolCall.malformed(agent, stand.tool.name, str(error)), {}, hidden
+        live = {one: value for one, value in given.items() if shown[one] is not value}
+        self.tool = stand.tool.with_binder(self._bind)
+        presented = asked.presented if asked is not None and asked.presented is not None else shown
+        return ToolCall(agent, stand.tool.name, dict(presented), call_id), live, hidden
+
+    def _bind(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
+        """What the tool gets; refused where the model presented an argument that the framework dropped on the way."""
+        parameters = self._stand.tool.parameters
+        extra = sorted(presented.keys() - parameters.names)
+        if extra and not parameters.var_keyword:
+            raise InvalidInput(f"the tool has no argument {extra[0]!r}", hint=f"it takes {', '.join(sorted(parameters.names)) or 'none'}")
+        return MappingProxyType(dict(self._bound))
+
+    def answer(self, denied: Denied, on_deny: OnDeny) -> str:
+        if self._asked is not None:
+            self._asked.denied = denied
+        if on_deny == "raise":
+            raise denied
+        return told(denied)
+
+
+@contextmanager
+def _acting(task: Task | None) -> Iterator[None]:
+    token = current_task.set(task)
+    try:
+        yield
+    finally:
+        current_task.reset(token)
+
+
+def _undecorated(fn: Callable[..., Any], guard: Guard) -> tuple[Callable[..., Any], Tool | None]:
+    """The function below this guard's own wrapper, and its registration. Another guard's wrapper stays: that guard is asked too."""
+    stood = getattr(fn, "__agentguard_stand_in__", None)
+    if stood is not None and stood[0] is fn:
+        if stood[1] is not guard:
+            raise InvalidInput(f"{getattr(fn, '__name__', fn)!r:.80} is guarded by another guard")
+        return fn.__wrapped__, fn.__agentguard_tool__
+    found = getattr(fn, "__agentguard_mark__", None)
+    if found is not None and found[0] is fn and guard.serves(found[1]):
+        return bare(fn, found[1]), fn.__agentguard_tool__
+    return fn, None
+
+
+def _seated(guard: Guard, agent: str | None, task: Task | None) -> tuple[str, Task | None]:
+    """The seat, or where there is none the name under which that is refused."""
+    try:
+        return seat(guard, agent, task)
+    except Denied:
+        return agent or "nobody", task if task is not None else current_task.get()
