@@ -57,6 +57,7 @@ class Account:
     suffix: str = field(init=False, repr=False, compare=False)
     keys: bytes | None = field(init=False, repr=False, compare=False)
     tail: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_text(self.task, "the task id", 1 << 16)
@@ -76,6 +77,7 @@ class Account:
         set_(self, "suffix", suffix)
         set_(self, "keys", msgspec.json.encode(keys) if keys else None)
         set_(self, "tail", tuple(tail))
+        set_(self, "names", tuple(keys))
 
 
 class Reservation(NamedTuple):

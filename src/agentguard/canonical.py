@@ -139,7 +139,10 @@ def _freeze(value: Any, depth: int, budget: list[int]) -> Frozen:
                 _long(key, budget)
             if not key.isascii():
                 _utf8(key)
-            copy[key] = _freeze(item, depth - 1, budget)
+            if type(item) is str and len(item) <= _LONG and item.isascii():  # most are, and a call costs more than this
+                copy[key] = item
+            else:
+                copy[key] = _freeze(item, depth - 1, budget)
         return MappingProxyType(copy)
     if kind is list or kind is tuple:
         items = tuple(value)
@@ -186,7 +189,7 @@ def jcs(value: Any) -> bytes:
     if type(value) is MappingProxyType and _is_flat(value):
         return _encode_flat(dict(value))
     try:
-        return _jcs(value).encode("utf-8")
+        return (encode_basestring(value) if type(value) is str else _jcs(value)).encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidInput("a string holds a lone surrogate, which has no UTF-8 form") from None
     except RecursionError:

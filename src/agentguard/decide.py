@@ -16,7 +16,7 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
-from agentguard.policy import Policy
+from agentguard.policy import Policy, ToolAttributes
 from agentguard.proof import proof_id, verify_proof
 from agentguard.revocation import Revocations
 
@@ -37,7 +37,7 @@ class Grant(msgspec.Struct, frozen=True):
     possessed: bool = False
 
 
-class Binding(msgspec.Struct, frozen=True):
+class Binding(msgspec.Struct, frozen=True, gc=False):  # no cycle can go through it
     """The call seen through its tool: bound arguments, or why they do not bind; and whether the tool is the pinned one."""
 
     bound: Mapping[str, Frozen]
@@ -63,7 +63,7 @@ NO_GRANT: Final = Grant()
 PROOF: Final = "proof of possession"
 
 
-class _Case(msgspec.Struct, frozen=True):
+class _Case(msgspec.Struct, frozen=True, gc=False):
     """One call with all that it is judged by."""
 
     call: ToolCall
@@ -72,18 +72,17 @@ class _Case(msgspec.Struct, frozen=True):
     policy: Policy
     facts: Facts
     now: int  # seconds
+    chain: VerifiedChain  # None before stage 3, which is reached only with a chain; to touch it there raises, and a fault denies
+    attributes: ToolAttributes  # what the policy says about the tool
 
-    @property
-    def chain(self) -> VerifiedChain:
-        chain = self.grant.chain
-        if chain is None:  # stages 3 and later are reached only with a chain; an unreachable state must not allow
-            raise RuntimeError("no chain after stage 2")
-        return chain
+
+def _case(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int) -> _Case:
+    return _Case(call, binding, grant, policy, facts, now, grant.chain, policy.attributes(call.tool))  # type: ignore[arg-type]  # see there
 
 
 def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int) -> Decision:
     """Judge one call through stages 0 to 12. `now` is seconds since the epoch. Never raises for any values of these types."""
-    case = _Case(call, binding, grant, policy, facts, now)
+    case = _case(call, binding, grant, policy, facts, now)
     for stage, judge in _STAGES:
         reason = judge(case)
         if reason is not None:
@@ -93,7 +92,7 @@ def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts
 
 def standing(call: ToolCall, grant: Grant, policy: Policy, facts: Facts, now: int) -> Decision | None:
     """Whether a grant stands as such (stages 1 to 6): None when it does. For delegating from it."""
-    case = _Case(call, Binding(call.arguments), grant, policy, facts, now)
+    case = _case(call, Binding(call.arguments), grant, policy, facts, now)
     for stage, judge in _STAGES[Stage.PRESENCE : Stage.INTEGRITY]:
         reason = judge(case)
         if reason is not None:
@@ -103,7 +102,7 @@ def standing(call: ToolCall, grant: Grant, policy: Policy, facts: Facts, now: in
 
 def decide_policy_only(call: ToolCall, binding: Binding, policy: Policy, facts: Facts) -> Decision:
     """Stages 0, 5 (policy) and 10 to 12, for `agentguard check` without an artifact. Such an answer permits nothing."""
-    case = _Case(call, binding, NO_GRANT, policy, facts, 0)
+    case = _case(call, binding, NO_GRANT, policy, facts, 0)
     for stage, judge in ((Stage.CALL, _call), (Stage.ENVIRONMENT, _policy_environment), (Stage.POLICY, _policy)):
         reason = judge(case)
         if reason is not None:
@@ -122,11 +121,9 @@ def refuse(call: ToolCall, policy: str, stage: Stage, reason: Reason) -> Decisio
 
 def _call(case: _Case) -> Reason | None:
     defect = case.call.defect or case.binding.defect
-    return (
-        Reason(Code.MALFORMED_CALL, subject=case.call.tool, required="a well-formed call that the tool can take", found=defect)
-        if defect
-        else None
-    )
+    if not defect:
+        return None
+    return Reason(Code.MALFORMED_CALL, subject=case.call.tool, required="a well-formed call that the tool can take", found=defect)
 
 
 def _presence(case: _Case) -> Reason | None:
@@ -217,32 +214,32 @@ def _integrity(case: _Case) -> Reason | None:
     if case.binding.integrity:
         fix = "review the change, then `agentguard tools lock`"
         return Reason(Code.INTEGRITY_FAILURE, case.call.tool, "the tool that was pinned", case.binding.integrity, fix=fix)
-    if case.binding.opaque and not case.policy.attributes(case.call.tool).opaque:
+    if case.binding.opaque and not case.attributes.opaque:
         fix = f"tools: {{{case.call.tool}: {{opaque: accepted}}}}"
         return Reason(Code.INTEGRITY_FAILURE, case.call.tool, "a tool whose code can be pinned", "an opaque callable", fix=fix)
     return None
 
 
 def _scope(case: _Case) -> Reason | None:
-    attributes = case.policy.attributes(case.call.tool)
-    if not case.chain.profile and not attributes.plain_chains:
+    chain, attributes = case.chain, case.attributes
+    if not chain.profile and not attributes.plain_chains:
         fix = f"tools: {{{case.call.tool}: {{plain_chains: accepted}}}}"
         return Reason(Code.TOOL_NOT_IN_SCOPE, case.call.tool, "an artifact of the agentguard profile", "a plain chain", fix=fix)
     error = check_scope(
-        case.chain,
+        chain,
         case.call.tool,
         case.call.arguments,
         case.binding.followed or case.binding.bound,
-        any_arguments=not case.chain.profile or attributes.unsafe_any_arguments,
+        any_arguments=not chain.profile or attributes.unsafe_any_arguments,
     )
-    if error is None:
-        error = check_audience(case.chain, case.facts.audience)
+    if error is None and chain.audiences:
+        error = check_audience(chain, case.facts.audience)
     return error.reason() if error is not None else None
 
 
 def _proof(case: _Case) -> Reason | None:
     if case.call.proof is None:
-        if not proof_wanted(case.chain, case.grant, case.policy, case.call.tool):
+        if not proof_wanted(case.chain, case.grant, case.attributes):
             return None
         return Reason(Code.PROOF_MISSING, case.call.agent, "a proof that the caller holds the leaf's key", "none")
     facts, away = case.facts, not case.grant.possessed
@@ -262,9 +259,9 @@ def _proof(case: _Case) -> Reason | None:
     return None
 
 
-def proof_wanted(chain: VerifiedChain, grant: Grant, policy: Policy, tool: str) -> bool:
+def proof_wanted(chain: VerifiedChain, grant: Grant, attributes: ToolAttributes) -> bool:
     """Whether a call needs a proof of possession: a plain chain always (DESIGN §4), ours across a process boundary or by policy."""
-    return not grant.possessed or not chain.profile or policy.attributes(tool).proof_required
+    return not grant.possessed or not chain.profile or attributes.proof_required
 
 
 def _policy(case: _Case) -> Reason | None:

@@ -95,7 +95,7 @@ _MODEL_SENTENCES: dict[Code, str] = {
 }
 
 
-class Reason(msgspec.Struct, frozen=True):
+class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why a stage failed, as data. `found` may hold values of the call: it goes to the erasable side store, never into a leaf.
 
     code      the stage's code
@@ -128,7 +128,7 @@ class Reason(msgspec.Struct, frozen=True):
         return text
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The answer to one call. `code` is None exactly when the verdict is allow.
 
     stage      the last stage that was judged (the one that failed, or the last one that passed)

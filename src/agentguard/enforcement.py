@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -19,21 +18,20 @@ from agentguard.authority import Authority
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import Limits, VerifiedChain
-from agentguard.context import current_execution, current_task
+from agentguard.context import current_task
 from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, decide, proof_charge, proof_wanted, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock, measure
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
-from agentguard.evidence import DecisionRecord
 from agentguard.home import Home
 from agentguard.integrity import Lock, Tool, type_name
-from agentguard.ledger import Ledger
 from agentguard.notice import say
 from agentguard.paths import followed
 from agentguard.paths import governed as governed_arguments
 from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy import Policy
 from agentguard.proof import make_proof
+from agentguard.recording import Pending, Recording, executed
 from agentguard.state import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
 from agentguard.task import Task
 
@@ -47,14 +45,6 @@ _MAX_OBSERVED: Final = 100_000
 _MAX_PREMISES: Final = 256
 
 
-class Pending(NamedTuple):
-    """A judged call. `record` is None where nothing is left to write; `permit` is None where the call is refused."""
-
-    record: bytes | None
-    decision: Decision
-    permit: Permit | None
-
-
 class Enforcement:
     """Everything that one guard judges by, and the steps from a call to a permit."""
 
@@ -62,28 +52,14 @@ class Enforcement:
         self.home, self.policy, self.lock = home, policy, lock
         self.clock = Clock(floor=control.clock_floor(home))
         self.environment = measure(environment, lock=lock.digest if lock is not None else None)
-        self.ledger = Ledger(home, self.clock)
         self.audience = audience or f"urn:agentguard:{home.state.domain}"
         limits = Limits()
         self.authority = Authority(home, policy, self.environment, tuple(environment), limits)
         self.tools: dict[str, Tool] = {}
+        self.recording = Recording(home, self.clock, policy, lock, self.environment, self.tools)
         self._facts = Facts(self.environment, home.state.revocations(), limits, (self.audience,), self.clock.unreliable, home.state.domain)
-        self._environment_object = self.ledger.document(self.environment)
-        self._lock_digest = lock.digest if lock is not None else None
+        self.recording.revocations = self._facts.revocations.version
         self._observed: set[str] = set()
-        self.unable = ""  # why no outcome can be recorded any more: no body runs
-
-    def keep_documents(self) -> dict[str, Any]:
-        """Keep what later records name by digest; returns those names, for the record of opening."""
-        self.home.objects.put(self.policy.canonical)
-        if self.lock is not None:
-            self.home.objects.put(self.lock.canonical)
-        return {
-            "anchors": self.home.trust.digest,
-            "environment": self._environment_object,
-            "lock": self._lock_digest,
-            "policy": self.policy.digest,
-        }
 
     # --- judging ----------------------------------------------------------------------------------------------------------------
 
@@ -99,21 +75,21 @@ class Enforcement:
     def own(self, task: Task | None) -> Task | None:
         """The task that is meant, or the current one. Another guard's is none: it counts and records elsewhere, and `accept` is the way."""
         meant = task if task is not None else current_task.get()
-        return meant if meant is not None and meant.guard.serves(self) else None
+        return meant if meant is not None and meant.guard.serves(self.recording) else None
 
     def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None) -> Pending:
-        execution = self.ledger.next_id()
+        execution = self.recording.ledger.next_id()
         for _ in range(_MAX_RACES):
-            facts, now = self._facts, self.now()
+            facts, now = self._facts, self.clock.now()
             grant = self.authority.grant(task)
             call = self.proven(call, grant, task, now)
             binding = self.bind(call, grant, task, tool)
             decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
-            if decision.allowed and task is not None:
+            if decision.verdict is Verdict.ALLOW and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
-                if isinstance(answer, Reservation):
+                if type(answer) is Reservation:
                     return self._permit(call, binding, grant, task, answer, now, tool)
-                if isinstance(answer, Reason):
+                if type(answer) is Reason:
                     decision = refuse(call, self.policy.digest, Stage.ADMISSION, answer)
                     break
             elif not self._moved():
@@ -122,7 +98,8 @@ class Enforcement:
         else:
             reason = Reason(Code.STATE_UNAVAILABLE, call.tool, "a state that holds still", f"{_MAX_RACES} lost races")
             decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
-        return self.pend(executed(decision, execution), call, binding, grant, task, now)
+        forms = self.recording.forms(call, grant, task)
+        return self.recording.pend(executed(decision, execution), call, binding, forms, now, facts.revocations.version)
 
     def proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
         """The call with its proof: the one that came beside the chain, or, where one is wanted and the leaf's key is in this process, one
@@ -132,7 +109,7 @@ class Enforcement:
             return call
         if task.proof is not None:
             return call.with_proof(task.proof)
-        if not proof_wanted(chain, grant, self.policy, call.tool) or task.key is None or task.key.public != chain.leaf.holder:
+        if not proof_wanted(chain, grant, self.policy.attributes(call.tool)) or task.key is None or task.key.public != chain.leaf.holder:
             return call
         return call.with_proof(make_proof(task.key, chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
@@ -216,7 +193,6 @@ class Enforcement:
         """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
         try:
             chain = _chain_of(grant)
-            charged = tuple([charge.key for charge in reservation.account.charges])
             decision = Decision(
                 Verdict.ALLOW,
                 None,
@@ -226,15 +202,16 @@ class Enforcement:
                 call.tool,
                 reservation.call_id,
                 self.policy.digest,
-                charged,
+                reservation.account.names,
                 reservation.execution,
             )
             if not task.observed:
                 self._observe(task, grant, chain)
             expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
-            bound = call.with_arguments(binding.bound, reservation.call_id)
-            permit = Permit(self, tool or self.tools.get(call.tool), bound, call, decision, reservation, expires, task)
-            return self.pend(decision, call, binding, grant, task, now, permit)
+            forms = self.recording.forms(call, grant, task)
+            permit = Permit(self.recording, tool or forms.tool, binding.bound, call, decision, reservation, expires, task, forms.outcome)
+            version = reservation.version
+            return self.recording.pend(decision, call, binding, forms, now, version, permit=permit, rerun=reservation.rerun)
         except BaseException:
             self.home.state.release(reservation)
             raise
@@ -243,79 +220,11 @@ class Enforcement:
         """Record the links of a chain that was derived elsewhere, the first time this guard sees them (DESIGN §4)."""
         for index, link in enumerate(chain.links):
             if link.hash not in self._observed:
-                self.ledger.delegation(chain, index, agents=grant.agents, caused_by=None, observed=True)
+                self.recording.ledger.delegation(chain, index, agents=grant.agents, caused_by=None, observed=True)
                 if len(self._observed) >= _MAX_OBSERVED:
                     self._observed.clear()
                 self._observed.add(link.hash)
         task.observed = True
-
-    # --- recording --------------------------------------------------------------------------------------------------------------
-
-    def pend(
-        self,
-        decision: Decision,
-        call: ToolCall,
-        binding: Binding,
-        grant: Grant,
-        task: Task | None,
-        now: int,
-        permit: Permit | None = None,
-        cause: str | None = None,
-    ) -> Pending:
-        """The record of a decision, ready to be written. What it names by digest is kept before."""
-        record = self.ledger.decision(
-            self._premises(call, grant, task),
-            decision,
-            call,
-            binding,
-            caused_by=cause or current_execution.get(),
-            revocations=self._facts.revocations.version,
-            rerun=permit is not None and permit.reservation.rerun,
-            now=now,
-        )
-        return Pending(record, decision, permit)
-
-    def _premises(self, call: ToolCall, grant: Grant, task: Task | None) -> DecisionRecord:
-        """The part of a record that does not change from call to call of one task and tool, remembered with the task."""
-        tool = self.tools.get(call.tool)
-        known = task.premises.get(call.tool) if task is not None else None
-        if known is not None and known[0] is tool and known[1] is grant.chain and known[2].agent == call.agent:
-            return known[2]
-        chain = grant.chain
-        if chain is not None and task is not None and task.chain_object is None:
-            task.chain_object = self.ledger.chain(chain)
-        made = self.ledger.premises(
-            agent=call.agent[:256],
-            tool=call.tool[:256],
-            chain=chain,
-            presented=task.chain_object if task is not None else None,
-            anchors=self.home.trust.digest,
-            environment=self._environment_object,
-            lock=self._lock_digest,
-            policy=self.policy.digest,
-            tool_version=tool.fingerprint if tool is not None else None,
-        )
-        if task is not None:
-            if len(task.premises) >= _MAX_PREMISES:
-                task.premises.clear()
-            task.premises[call.tool] = (tool, chain, made)
-        return made
-
-    def write(self, pending: Pending) -> Pending:
-        """Stage 14: no evidence, no call. What was reserved stays reserved until the log is reconciled: the record may be there."""
-        if pending.record is None:
-            return pending
-        try:
-            self.ledger.write(pending.record)
-        except EvidenceUnavailable as error:
-            self.unable = self.unable or str(error)
-            reason = Reason(Code.EVIDENCE_UNAVAILABLE, "log", "a durable record of the decision", str(error), fix="reopen the guard")
-            was = pending.decision
-            refused = structs.replace(
-                was, verdict=Verdict.DENY, code=reason.code, stage=Stage.EVIDENCE, reasons=(reason, *was.reasons), reserved=(), execution=""
-            )
-            return Pending(None, refused, None)
-        return pending
 
     def _crashed(self, call: ToolCall, error: BaseException) -> Pending:
         """A fault inside the guard denies, and is recorded where that is still possible."""
@@ -326,58 +235,14 @@ class Enforcement:
         elif isinstance(error, EvidenceUnavailable):
             code, stage = Code.EVIDENCE_UNAVAILABLE, Stage.EVIDENCE
         reason = Reason(code, call.tool, "a guard that works", _words(error))
-        decision = refuse(call, self.policy.digest, stage, reason)
         try:
-            decision = executed(decision, self.ledger.next_id())
-            return self.pend(decision, call, Binding(call.arguments), NO_GRANT, None, self.now())
+            return self.recording.refused(call, stage, reason, NO_GRANT, None)
         except _INTERRUPTS:
             raise
         except BaseException:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
-            return Pending(None, decision, None)
-
-    def refusal(self, call: ToolCall, stage: Stage, reason: Reason, cause: str) -> Decision:
-        """A denial of what somebody tried with the permit of execution `cause`: recorded, where that is still possible."""
-        decision = executed(refuse(call, self.policy.digest, stage, reason), self.ledger.next_id())
-        with suppress(EvidenceUnavailable):
-            self.write(self.pend(decision, call, Binding(call.arguments), NO_GRANT, None, self.now(), cause=cause))
-        return decision
-
-    def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
-        """Append the outcome of a permit's run, then let the state know."""
-        self.ledger.write(
-            self.ledger.outcome(permit.execution, status, task=permit.task, tool_version=permit.tool_version, output=output, error=error)
-        )
-        self._settle(permit, status)
-
-    def record_stream(self, permit: Permit, digest: str, kept: bytes) -> None:
-        """The same for a generator that ended: its items are the output."""
-        commitment = self.ledger.output(permit.execution, digest.encode() + b"\n" + kept)
-        self.ledger.write(
-            self.ledger.outcome_of(permit.execution, "ok", commitment, "stream", task=permit.task, tool_version=permit.tool_version)
-        )
-        self._settle(permit, "ok")
-
-    def _settle(self, permit: Permit, status: str) -> None:
-        try:
-            self.home.state.settle(permit.reservation, status)
-        except StateUnavailable as error:  # the log has the outcome; the state catches up when it is reconciled
-            say("the state store did not take an outcome", execution=permit.execution, error=str(error))
-
-    def poison(self, why: str) -> None:
-        """Deny everything from here on: the log cannot be trusted to be complete."""
-        self.unable = self.unable or why
-        self.home.log.poison(why)
+            return Pending(None, refuse(call, self.policy.digest, stage, reason), None)
 
     # --- the world --------------------------------------------------------------------------------------------------------------
-
-    @property
-    def blocking(self) -> bool:
-        """Whether a write waits for the disk."""
-        return self.home.durability == "fsync"
-
-    def now(self) -> int:
-        """Nanoseconds since the epoch; never goes back."""
-        return self.clock.now()
 
     def facts(self) -> Facts:
         """The current snapshot."""
@@ -390,16 +255,12 @@ class Enforcement:
 
     def _refresh(self) -> None:
         self._facts = structs.replace(self._facts, revocations=self.home.state.revocations())
+        self.recording.revocations = self._facts.revocations.version
 
 
 def readable(call: object) -> ToolCall:
     """The call, or one that says that it is none. A subclass could answer differently each time it is asked."""
     return call if type(call) is ToolCall else ToolCall.malformed(NOBODY, "", f"a {type(call).__name__} is not a ToolCall")
-
-
-def executed(decision: Decision, execution: str) -> Decision:
-    """The decision under its execution's id."""
-    return structs.replace(decision, call_id=decision.call_id or execution, execution=execution)
 
 
 def _words(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -104,7 +105,7 @@ class Clock:
         *,
         floor: int = 0,
         wall: Callable[[], int] = time.time_ns,
-        elapsed: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        elapsed: Callable[[], int] = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME),
     ) -> None:
         self._wall, self._elapsed, self._lock = wall, elapsed, threading.Lock()
         start = wall()
@@ -115,6 +116,7 @@ class Clock:
 
     def now(self) -> int:
         wall, elapsed = self._wall(), self._elapsed()
-        with self._lock:
-            self._base = max(self._base, wall - elapsed)
-            return self._base + elapsed
+        if wall - elapsed > self._base:
+            with self._lock:
+                self._base = max(self._base, wall - elapsed)
+        return self._base + elapsed

@@ -9,6 +9,7 @@ The input of each stage is a member of the record (`STAGE_INPUTS`), named by dig
 from __future__ import annotations
 
 import hashlib
+from binascii import hexlify
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -60,15 +61,15 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     followed: str | None  # commitment to the bound arguments with symbolic links followed, where there are any
     guard: str
     id: str
-    initiator: msgspec.Raw
+    initiator: dict[str, str] | None  # members in order
     lock: str | None
     policy: str
     proof: str | None
     reasons: str | None  # commitment to the reasons, which may quote values
     rerun: bool  # whether the tool may be run again where no outcome is known
-    reserved: msgspec.Raw
+    reserved: list[tuple[str, int]]  # counter, how much
     revocations: int
-    stages: msgspec.Raw
+    stages: dict[str, str]
     task: str | None
     time: str
     tool: str
@@ -132,10 +133,42 @@ _encode_struct = msgspec.json.Encoder().encode
 
 def encode(record: Record) -> bytes:
     """The record's bytes. Raises InvalidInput for a record that the log cannot hold."""
-    data = _encode(record) if type(record) in (DelegationRecord, NoteRecord) else _encode_struct(record)
+    return _bounded(_encode(record) if type(record) in (DelegationRecord, NoteRecord) else _encode_struct(record))
+
+
+def _bounded(data: bytes) -> bytes:
     if len(data) > MAX_RECORD:
         raise InvalidInput(f"the record has {len(data)} bytes, at most {MAX_RECORD} fit")
     return data
+
+
+#: What changes from call to call of one agent, task and tool, in the order of the record.
+DECISION_BLANKS: Final = (
+    "arguments", "bound", "call_id", "caused_by", "code", "followed", "id", "proof", "reasons", "rerun", "reserved", "revocations",
+    "stages", "time", "verdict",
+)  # fmt: skip
+OUTCOME_BLANKS: Final = ("error", "execution", "form", "id", "output", "status", "time")
+_BLANK: Final = b"\xff"  # stands in no UTF-8 text
+
+
+class Form:
+    """Records that differ in a few members only, encoded once but for these blanks."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, kind: type[DecisionRecord | OutcomeRecord], blanks: tuple[str, ...], **premises: Any) -> None:
+        """blanks    the members that change, in the order of the record
+        premises  the other ones
+        """
+        members: dict[str, Any] = {**premises, **dict.fromkeys(blanks, msgspec.Raw(_BLANK))}
+        printed = _encode_struct(kind(**members)).split(_BLANK)
+        self._parts = [part for pair in zip(printed, [b""] * len(printed), strict=True) for part in pair][:-1]
+
+    def fill(self, *blanks: bytes) -> bytes:
+        """The record's bytes, given the JSON of each blank. Raises InvalidInput for a record that the log cannot hold."""
+        parts = self._parts.copy()
+        parts[1::2] = blanks
+        return _bounded(b"".join(parts))
 
 
 def commit(salt: bytes, value: bytes) -> str:
@@ -143,32 +176,28 @@ def commit(salt: bytes, value: bytes) -> str:
     return "sha256:" + hashlib.sha256(salt + value).hexdigest()
 
 
-def raw(value: Any) -> msgspec.Raw:
-    """A part that many records share, encoded once."""
-    return msgspec.Raw(jcs(value))
+def commitment(salt: bytes, value: bytes) -> bytes:
+    """The same as a JSON string."""
+    return b'"sha256:' + hexlify(hashlib.sha256(salt + value).digest()) + b'"'
 
 
-def _stages(last: Stage, outcome: str) -> msgspec.Raw:
+def _stages(last: Stage, outcome: str) -> bytes:
     names = {str(int(stage)): "pass" for stage in Stage if stage < last}
     names[str(int(last))] = outcome
-    return raw({name: "none" if int(name) in (11, 12) and state == "pass" else state for name, state in names.items()})
+    return jcs({name: "none" if int(name) in (11, 12) and state == "pass" else state for name, state in names.items()})
 
 
 #: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": nothing is judged there yet.
 _STAGE_RESULTS: Final = {(stage, outcome): _stages(stage, outcome) for stage in Stage for outcome in ("pass", "fail", "ask")}
 
 
-def stage_results(decision: Decision) -> msgspec.Raw:
+def stage_results(decision: Decision) -> bytes:
     """How far the decision came. An allowed call passed everything up to admission; stage 14 is the record's own existence."""
     if decision.verdict is Verdict.ALLOW:
         return _STAGE_RESULTS[Stage.ADMISSION, "pass"]
     return _STAGE_RESULTS[decision.stage, "ask" if decision.verdict is Verdict.ASK else "fail"]
 
 
-EMPTY_LIST: Final = raw([])
-NULL: Final = raw(None)
-
-
-def reserved(keys: Sequence[str]) -> msgspec.Raw:
+def reserved(keys: Sequence[str]) -> bytes:
     """Charged counters as they stand in a record: [[key, 1], ...]."""
-    return raw([[key, 1] for key in keys])
+    return jcs([[key, 1] for key in keys])

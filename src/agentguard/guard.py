@@ -20,9 +20,9 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, VerifiedChain
 from agentguard.context import current_execution, current_task, lent_permit
-from agentguard.decide import Binding, decide, refuse, standing
+from agentguard.decide import decide, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
-from agentguard.enforcement import NOBODY, Enforcement, Pending, executed, readable
+from agentguard.enforcement import NOBODY, Enforcement, readable
 from agentguard.environment import NANOSECOND
 from agentguard.errors import ApprovalRequired, Denied, InvalidInput
 from agentguard.home import DEFAULT, Durability, Home
@@ -31,6 +31,7 @@ from agentguard.keys import Signer
 from agentguard.notice import say
 from agentguard.permit import Permit
 from agentguard.policy import Policy, load
+from agentguard.recording import Pending
 from agentguard.task import Task, initiator_of, parse_ttl
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Guard:
     """The guard over one home directory and one policy. Open it with `Guard.open`; it is a context manager too."""
 
     def __init__(self, enforcement: Enforcement, *, unsafe_development: bool = False) -> None:
-        self._enforcement = enforcement
+        self._enforcement, self._recording = enforcement, enforcement.recording
         self._unsafe_development = unsafe_development
         self._opening()
 
@@ -82,9 +83,9 @@ class Guard:
 
     def _opening(self) -> None:
         enforcement = self._enforcement
-        detail = enforcement.keep_documents()
+        detail = self._recording.keep_documents()
         detail |= {"durability": self.home.durability, "unsafe_development": self._unsafe_development}
-        enforcement.ledger.note("open", detail)
+        self._recording.ledger.note("open", detail)
         for warning in self.policy.warnings:
             say("policy warning", warning=warning)
         if self._unsafe_development:
@@ -96,7 +97,7 @@ class Guard:
 
     def close(self) -> None:
         """Write the last checkpoint and let go of log and state. Calls after this are denied, and permits from before run nothing."""
-        self._enforcement.unable = self._enforcement.unable or "the guard is closed"
+        self._recording.unable = self._recording.unable or "the guard is closed"
         control.mark(self.home)
         self.home.close()
 
@@ -106,9 +107,9 @@ class Guard:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def serves(self, enforcement: object) -> bool:
-        """Whether this is the guard with these insides."""
-        return self._enforcement is enforcement
+    def serves(self, recording: object) -> bool:
+        """Whether this is the guard that records here."""
+        return self._recording is recording
 
     @property
     def home(self) -> Home:
@@ -169,7 +170,7 @@ class Guard:
             if known is not None:
                 say("UNSAFE: a tool was registered anew with other code", tool=tool.name)
             detail = {"tool": tool.name, "fingerprint": tool.fingerprint, "entry": tool.entry.to_json(), "again": known is not None}
-            self._enforcement.ledger.note("lock", detail)
+            self._recording.ledger.note("lock", detail)
         self._enforcement.tools[tool.name] = tool
         return tool
 
@@ -191,16 +192,17 @@ class Guard:
                 return permit.run(fn, hidden)
 
         functools.update_wrapper(wrapper, fn)
-        mark(wrapper, tool, self._enforcement)
+        mark(wrapper, tool, self._recording)
         return wrapper  # type: ignore[no-any-return]  # a function by construction
 
     def _called(self, tool: Tool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, dict[str, Any]]:
         """A Python call as a ToolCall of the current agent, injected arguments set aside."""
         task = current_task.get()
         agent = task.agent if task is not None else NOBODY
-        hidden = {name: kwargs.pop(name) for name in tool.entry.injected if name in kwargs}
+        injected = tool.entry.injected
+        hidden = {name: kwargs.pop(name) for name in injected if name in kwargs} if injected else {}
         try:
-            return ToolCall(agent, tool.name, tool.parameters.present(args, kwargs)), hidden
+            return ToolCall(agent, tool.name, tool.parameters.present(args, kwargs) if args else kwargs), hidden
         except InvalidInput as error:
             return ToolCall.malformed(agent, tool.name, str(error)), hidden
 
@@ -259,7 +261,7 @@ class Guard:
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain:
         """Mint or derive the artifact of a task, and record it. `Task` calls this; raises Denied."""
         enforcement = self._enforcement
-        seconds = enforcement.now() // NANOSECOND
+        seconds = enforcement.clock.now() // NANOSECOND
         parent = task.parent
         if parent is None:
             reason = self.policy.known(task.agent)
@@ -267,7 +269,7 @@ class Guard:
                 raise self._refused(task, "agentguard.task", Stage.POLICY, reason)
             chain = enforcement.authority.mint(
                 task.agent,
-                task=enforcement.ledger.next_id(),
+                task=self._recording.ledger.next_id(),
                 initiator=make["initiator"],
                 scope=make["scope"],
                 ttl=make["ttl"],
@@ -280,7 +282,7 @@ class Guard:
             chain = self._derive(task, parent, make, seconds)
             above = enforcement.authority.grant(parent).agents
         task.key = self.home.keys.holder(task.agent)
-        enforcement.ledger.delegation(
+        self._recording.ledger.delegation(
             chain,
             len(chain.links) - 1,
             agents=(*above, task.agent),
@@ -321,10 +323,8 @@ class Guard:
         return self._refuse(ToolCall(parent.agent if parent is not None else task.agent, what, {"to": task.agent}), stage, reason, parent)
 
     def _refuse(self, call: ToolCall, stage: Stage, reason: Reason, task: Task | None) -> Denied:
-        enforcement = self._enforcement
-        decision = executed(refuse(call, self.policy.digest, stage, reason), enforcement.ledger.next_id())
-        grant = enforcement.authority.grant(task)
-        return Denied(enforcement.write(enforcement.pend(decision, call, Binding(call.arguments), grant, task, enforcement.now())).decision)
+        recording = self._recording
+        return Denied(recording.write(recording.refused(call, stage, reason, self._enforcement.authority.grant(task), task)).decision)
 
     # --- checking ---------------------------------------------------------------------------------------------------------------
 
@@ -334,20 +334,18 @@ class Guard:
         task   names the authority; by default it is the current one
         tool   the live tool that will run, where several objects share one registered name and fingerprint (for adapters)
         """
-        enforcement = self._enforcement
-        return _conclude(enforcement.write(enforcement.pending(call, task, tool)))
+        return _conclude(self._recording.write(self._enforcement.pending(call, task, tool)))
 
     async def acheck(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None) -> Permit:
         """The same for asyncio. In `fsync` durability an executor writes, so the event loop never waits on a sync."""
-        enforcement = self._enforcement
-        pending = enforcement.pending(call, task, tool)
-        if not enforcement.blocking:
-            return _conclude(enforcement.write(pending))
+        recording, pending = self._recording, self._enforcement.pending(call, task, tool)
+        if not recording.blocking:
+            return _conclude(recording.write(pending))
         try:
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(None, enforcement.write, pending)
+            work = loop.run_in_executor(None, recording.write, pending)
         except RuntimeError:  # no asyncio here, or its executor is gone already
-            return _conclude(enforcement.write(pending))
+            return _conclude(recording.write(pending))
         try:
             return _conclude(await asyncio.shield(work))
         except asyncio.CancelledError:
@@ -364,7 +362,7 @@ class Guard:
         """The dry run: stages 0 to 12. Nothing is admitted, nothing is written."""
         enforcement, call = self._enforcement, readable(call)
         task = enforcement.own(task)
-        grant, now = enforcement.authority.grant(task), enforcement.now()
+        grant, now = enforcement.authority.grant(task), enforcement.clock.now()
         call = enforcement.proven(call, grant, task, now)
         return decide(call, enforcement.bind(call, grant, task), grant, self.policy, enforcement.facts(), now // NANOSECOND)
 
@@ -372,7 +370,7 @@ class Guard:
 
     def stop(self, kind: str, value: str = "", *, by: str = "operator", reason: str = "") -> None:
         """Withdraw authority at once, for every guard on this home: kind is link, task, agent, initiator, key or all."""
-        control.stop(self.home, self._enforcement.ledger, kind, value, by=by, reason=reason)
+        control.stop(self.home, self._recording.ledger, kind, value, by=by, reason=reason)
 
     def lineage(self, subject: str | None = None) -> Lineage:
         """Who caused what, read from the log: all tasks, or the task or execution with the id `subject`. Shows itself in a notebook.
@@ -385,7 +383,7 @@ class Guard:
 
     def poison(self, why: str) -> None:
         """Deny everything from here on, until the guard is opened anew."""
-        self._enforcement.poison(why)
+        self._recording.poison(why)
 
     def forget_chains(self) -> None:
         """Drop the cache of verified chains: the next call of each task verifies every signature again."""

@@ -71,6 +71,8 @@ class Tool:
 
     def is_body(self, fn: Any) -> bool:
         """Whether `fn` is the tool: a pinned callable, or our wrapper around it. Of an opaque tool only which object it is, is known."""
+        if self.pins and fn is self.pins[0].target:
+            return True
         target = bare(fn)
         for pin in self.pins:
             if pin.is_target(target):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import structs
 
 from agentguard import evidence
 from agentguard.call import ToolCall
@@ -18,8 +17,12 @@ from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.home import Home
 from agentguard.integrity import commitment_bytes, type_name
+from agentguard.process import forks
 
 _MEMO: Final = 4096
+_NULL: Final = b"null"
+_VERDICTS: Final = {verdict: b'"%b"' % verdict.encode() for verdict in Verdict}
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Ledger:
@@ -28,16 +31,15 @@ class Ledger:
     def __init__(self, home: Home, clock: Clock) -> None:
         self._log, self._side, self._objects, self._clock = home.log, home.side, home.objects, clock
         self._version = version()
-        self._pid = 0
+        self._forks = -1
         self._prefix, self._count = "", 0
         self._salts: list[bytes] = []
-        self._initiators: dict[tuple[str, str, str], msgspec.Raw] = {}
-        self._reservations: dict[tuple[str, ...], msgspec.Raw] = {}
+        self._reservations: dict[tuple[str, ...], bytes] = {}
 
     def next_id(self) -> str:
         """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
-        if self._pid != os.getpid():
-            self._pid, self._prefix, self._count, self._salts = os.getpid(), os.urandom(8).hex(), 0, []
+        if self._forks != forks():
+            self._forks, self._prefix, self._count, self._salts = forks(), os.urandom(8).hex(), 0, []
         self._count += 1
         return f"{self._prefix}{self._count:08x}"
 
@@ -50,7 +52,7 @@ class Ledger:
             self._salts = [page[at : at + 16] for at in range(0, len(page), 16)]
             return self._salts.pop()
 
-    def premises(
+    def decision_form(
         self,
         *,
         agent: str,
@@ -62,46 +64,32 @@ class Ledger:
         lock: str | None,
         policy: str,
         tool_version: str | None,
-    ) -> evidence.DecisionRecord:
-        """What the records of all calls of one task and tool share; the rest is filled in by `decision`."""
-        return evidence.DecisionRecord(
+    ) -> evidence.Form:
+        """What the decisions on all calls of one task and tool share; the rest is filled in by `decision`."""
+        return evidence.Form(
+            evidence.DecisionRecord,
+            evidence.DECISION_BLANKS,
             agent=agent,
             anchors=anchors,
-            arguments="",
             artifact=chain.leaf.hash if chain is not None else None,
-            bound=None,
-            call_id="",
-            caused_by=None,
             chain=presented,
-            code=None,
             environment=environment,
             expires=chain.root.exp if chain is not None else None,
-            followed=None,
             guard=self._version,
-            id="",
-            initiator=self._initiator(chain),
+            initiator=_initiator(chain),
             lock=lock,
             policy=policy,
-            proof=None,
-            reasons=None,
-            rerun=False,
-            reserved=evidence.EMPTY_LIST,
-            revocations=0,
-            stages=evidence.EMPTY_LIST,
             task=chain.task_id if chain is not None else None,
-            time="",
             tool=tool,
             tool_version=tool_version,
-            verdict=Verdict.DENY,
         )
 
     def decision(
         self,
-        premises: evidence.DecisionRecord,
+        form: evidence.Form,
         decision: Decision,
         call: ToolCall,
         binding: Binding,
-        *,
         caused_by: str | None,
         revocations: int,
         rerun: bool,
@@ -110,46 +98,42 @@ class Ledger:
         """The bytes of a decision record. The values behind its commitments are in the side store when this returns."""
         execution = decision.execution
         salt = self._salt()
-        arguments = jcs(call.arguments)
-        self._side.put(execution, "arguments", salt, arguments)
-        bound = reasons = links = None
+        arguments = self._kept(execution, "arguments", salt, jcs(call.arguments))
+        bound = reasons = links = proof = _NULL
         if binding.bound is not call.arguments:
-            data = jcs(binding.bound)
-            bound = evidence.commit(salt, data)
-            self._side.put(execution, "bound", salt, data)
+            bound = self._kept(execution, "bound", salt, jcs(binding.bound))
         if binding.followed is not None:
-            data = jcs(binding.followed)
-            links = evidence.commit(salt, data)
-            self._side.put(execution, "followed", salt, data)
+            links = self._kept(execution, "followed", salt, jcs(binding.followed))
         if decision.reasons:
-            data = jcs([reason.sentence() for reason in decision.reasons])
-            reasons = evidence.commit(salt, data)
-            self._side.put(execution, "reasons", salt, data)
-        return evidence.encode(
-            structs.replace(
-                premises,
-                arguments=evidence.commit(salt, arguments),
-                bound=bound,
-                call_id=call.call_id or execution,
-                caused_by=caused_by,
-                code=decision.code,
-                followed=links,
-                id=execution,
-                proof=evidence.commit(b"", call.proof.encode("utf-8", "replace")) if call.proof is not None else None,
-                reasons=reasons,
-                rerun=rerun,
-                reserved=self._reserved(decision.reserved),
-                revocations=revocations,
-                stages=evidence.stage_results(decision),
-                time=str(now),
-                verdict=decision.verdict,
-            )
+            reasons = self._kept(execution, "reasons", salt, jcs([reason.sentence() for reason in decision.reasons]))
+        if call.proof is not None:
+            proof = evidence.commitment(b"", call.proof.encode("utf-8", "replace"))
+        name = b'"%b"' % execution.encode()  # hexadecimal
+        return form.fill(
+            arguments,
+            bound,
+            _encode(call.call_id) if call.call_id else name,
+            _encode(caused_by) if caused_by is not None else _NULL,
+            _encode(decision.code) if decision.code is not None else _NULL,
+            links,
+            name,
+            proof,
+            reasons,
+            b"true" if rerun else b"false",
+            self._reserved(decision.reserved),
+            b"%d" % revocations,
+            evidence.stage_results(decision),
+            b'"%d"' % now,
+            _VERDICTS[decision.verdict],
         )
 
-    def _reserved(self, keys: tuple[str, ...]) -> msgspec.Raw:
+    def _kept(self, execution: str, kind: str, salt: bytes, value: bytes) -> bytes:
+        """The commitment to a value, as JSON; the value is kept in the side store."""
+        self._side.put(execution, kind, salt, value)
+        return evidence.commitment(salt, value)
+
+    def _reserved(self, keys: tuple[str, ...]) -> bytes:
         """[[counter, 1], …]; the same few tuples come again and again."""
-        if not keys:
-            return evidence.EMPTY_LIST
         known = self._reservations.get(keys)
         if known is None:
             if len(self._reservations) >= _MEMO:
@@ -157,64 +141,25 @@ class Ledger:
             known = self._reservations[keys] = evidence.reserved(keys)
         return known
 
-    def _initiator(self, chain: VerifiedChain | None) -> msgspec.Raw:
-        initiator = chain.initiator if chain is not None else None
-        if initiator is None:
-            return evidence.NULL
-        key = (initiator.id, initiator.method, initiator.evidence)
-        known = self._initiators.get(key)
-        if known is None:
-            if len(self._initiators) >= _MEMO:
-                self._initiators.clear()
-            known = self._initiators[key] = evidence.raw({"evidence": key[2], "id": key[0], "method": key[1]})
-        return known
+    def outcome_form(self, task: str | None, tool_version: str | None) -> evidence.Form:
+        """What the outcomes of all calls of one task and tool share; the rest is filled in by `outcome`."""
+        return evidence.Form(evidence.OutcomeRecord, evidence.OUTCOME_BLANKS, task=task, tool_version=tool_version)
 
-    def outcome(
-        self,
-        execution: str,
-        status: str,
-        *,
-        task: str | None,
-        tool_version: str | None,
-        output: Any = None,
-        error: BaseException | None = None,
-    ) -> bytes:
+    def outcome(self, form: evidence.Form, execution: str, status: str, *, output: Any = None, error: BaseException | None = None) -> bytes:
         """The bytes of an outcome record. An output without a JSON form is named by its type."""
-        commitment = form = None
-        if status == "ok":
-            data, form = commitment_bytes(output)
-            commitment = self.output(execution, data)
-        return self.outcome_of(execution, status, commitment, form, task=task, tool_version=tool_version, error=error)
+        if status != "ok":
+            return self._outcome(form, execution, status, _NULL, _NULL, _encode(type_name(error)) if error is not None else _NULL)
+        data, kind = commitment_bytes(output)
+        return self._outcome(form, execution, status, self._kept(execution, "output", self._salt(), data), _encode(kind), _NULL)
 
-    def output(self, execution: str, data: bytes) -> str:
-        """Commit to an output and keep it in the side store."""
-        salt = self._salt()
-        self._side.put(execution, "output", salt, data)
-        return evidence.commit(salt, data)
+    def stream_outcome(self, form: evidence.Form, execution: str, data: bytes) -> bytes:
+        """The bytes of the outcome record of a stream that ended; `data` is what its output comes to."""
+        return self._outcome(form, execution, "ok", self._kept(execution, "output", self._salt(), data), b'"stream"', _NULL)
 
-    def outcome_of(
-        self,
-        execution: str,
-        status: str,
-        commitment: str | None,
-        form: str | None,
-        *,
-        task: str | None,
-        tool_version: str | None,
-        error: BaseException | None = None,
-    ) -> bytes:
-        record = evidence.OutcomeRecord(
-            error=type_name(error) if error is not None else None,
-            execution=execution,
-            form=form,
-            id=f"{execution}.outcome",
-            output=commitment,
-            status=status,
-            task=task,
-            time=str(self._clock.now()),
-            tool_version=tool_version,
-        )
-        return evidence.encode(record)
+    def _outcome(self, form: evidence.Form, execution: str, status: str, output: bytes, kind: bytes, error: bytes) -> bytes:
+        name = execution.encode()  # hexadecimal
+        now = b'"%d"' % self._clock.now()
+        return form.fill(error, b'"%b"' % name, kind, b'"%b.outcome"' % name, output, b'"%b"' % status.encode(), now)
 
     def write(self, record: bytes) -> None:
         """Make a record durable. Raises EvidenceUnavailable."""
@@ -238,7 +183,6 @@ class Ledger:
             salt, data = os.urandom(16), trusted_input.encode("utf-8", "replace")
             self._side.put(identity, "trusted_input", salt, data)
             words = evidence.commit(salt, data)
-        initiator = chain.initiator
         record = evidence.DelegationRecord(
             agent=agents[index] or "",
             artifact=link.hash,
@@ -247,7 +191,7 @@ class Ledger:
             expires=link.exp,
             from_agent=agents[index - 1] if index else None,
             id=identity,
-            initiator={"id": initiator.id, "method": initiator.method, "evidence": initiator.evidence} if initiator is not None else None,
+            initiator=_initiator(chain),
             observed=observed,
             parent=chain.links[index - 1].hash if index else None,
             policy=chain.policies[0] if chain.policies else None,
@@ -271,3 +215,8 @@ class Ledger:
         """Record something that is not about one call: revocation, policy, lock, key, clock, open."""
         now = str(self._clock.now())
         self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=identity or self.next_id(), time=now, type=kind)))
+
+
+def _initiator(chain: VerifiedChain | None) -> dict[str, str] | None:
+    initiator = chain.initiator if chain is not None else None
+    return {"evidence": initiator.evidence, "id": initiator.id, "method": initiator.method} if initiator is not None else None

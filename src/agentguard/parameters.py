@@ -104,7 +104,7 @@ class Parameters:
         self, fn: Callable[..., Any], bound: Mapping[str, Frozen], injected: Mapping[str, Any], live: Mapping[str, Any] | None = None
     ) -> Any:
         """Call `fn` with a private copy of the bound arguments, those in `live` as the objects given there."""
-        arguments = {name: thaw(value) for name, value in bound.items()}
+        arguments = {name: value if type(value) is str else thaw(value) for name, value in bound.items()}
         if live:
             arguments.update(live)
         if self.simple:

@@ -19,6 +19,7 @@ from agentguard.vocabulary import AllOf, AnyOf, Constraint
 
 #: What is under no root: a path that the disk gives no answer about.
 NOWHERE = "//"
+_SHORT = 64
 
 
 def governed(maps: Iterable[Mapping[str, Entry]]) -> Mapping[str, tuple[str, ...]]:
@@ -59,8 +60,13 @@ def followed(bound: Mapping[str, Frozen], governed: Mapping[str, tuple[str, ...]
 
 def leads_to(path: str) -> str | None:
     """The real path where a symbolic link is on the way; None where there is none. What does not exist yet leads where it says."""
-    end = 0
+    end = path.find("/", 1)
+    top = path if end < 0 else path[:end]
     try:
+        # As below, without the cost of an exception: a tool's paths need not be this machine's. A longer name may be more than it can have.
+        if len(top) < _SHORT and not os.access(top, os.F_OK, follow_symlinks=False):
+            return None
+        end = 0
         while end >= 0:
             end = path.find("/", end + 1)
             if stat.S_ISLNK(os.lstat(path if end < 0 else path[:end]).st_mode):

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from agentguard.call import ToolCall
-from agentguard.canonical import freeze, jcs, thaw
+from agentguard.canonical import Frozen, freeze, jcs, thaw
 from agentguard.context import current_execution, current_task, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.integrity import StreamOutput, Tool, bare
 from agentguard.plain import plain
+from agentguard.process import forks
 
 if TYPE_CHECKING:
+    from agentguard.evidence import Form
     from agentguard.state import Reservation
     from agentguard.task import Task
 
@@ -49,21 +50,22 @@ class Recorder(Protocol):
 class Permit:
     """Given by `guard.check`. Run the tool with `permit.run(fn)` or `await permit.arun(fn)`, once.
 
-    call       the call as it will run: bound arguments, in an immutable copy
+    bound      the arguments as the tool will get them, immutable
     execution  the id under which the decision stands in the log
     decision   the decision that allowed it
     """
 
     __slots__ = (
-        "_enforcement",
         "_expires",
-        "_pid",
+        "_forks",
+        "_recorder",
         "_tool",
         "_under",
         "_unused",
-        "call",
+        "bound",
         "decision",
         "execution",
+        "form",
         "presented",
         "reservation",
         "task",
@@ -71,19 +73,20 @@ class Permit:
 
     def __init__(
         self,
-        enforcement: Recorder,
+        recorder: Recorder,
         tool: Tool | None,
-        call: ToolCall,
+        bound: Mapping[str, Frozen],
         presented: ToolCall,
         decision: Decision,
         reservation: Reservation,
         expires: int,
         under: Task,
+        form: Form,
     ) -> None:
-        self._enforcement, self._tool, self._expires, self._under = enforcement, tool, expires, under
-        self._pid = os.getpid()
+        self._recorder, self._tool, self._expires, self._under = recorder, tool, expires, under
+        self._forks, self.form = forks(), form
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
-        self.call, self.presented, self.decision, self.reservation = call, presented, decision, reservation
+        self.bound, self.presented, self.decision, self.reservation = bound, presented, decision, reservation
         self.task = reservation.account.task
         self.execution = decision.execution
 
@@ -168,22 +171,22 @@ class Permit:
         return (
             self._tool is tool
             and self.task == task
-            and self.call.agent == call.agent  # a delegate's task has the same id
+            and self.presented.agent == call.agent  # a delegate's task has the same id
             and not call.defect
-            and self._pid == os.getpid()
+            and self._forks == forks()
             and bool(self._unused)
-            and jcs(call.arguments) in (jcs(self.presented.arguments), jcs(self.call.arguments))
+            and jcs(call.arguments) in (jcs(self.presented.arguments), jcs(self.bound))
         )
 
     @property
-    def tool_version(self) -> str | None:
-        """The fingerprint of the tool that was checked."""
-        return self._tool.fingerprint if self._tool is not None else None
+    def call(self) -> ToolCall:
+        """The call as it will run: bound arguments, in an immutable copy."""
+        return self.presented.with_arguments(self.bound, self.reservation.call_id)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """A mutable copy of the checked arguments."""
-        return {name: thaw(value) for name, value in self.call.arguments.items()}
+        return {name: thaw(value) for name, value in self.bound.items()}
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
@@ -195,17 +198,11 @@ class Permit:
 
     def _begin(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> None:
         """Use the permit up, or deny. Whatever is wrong, a permit that was taken here never runs again."""
-        if self._pid != os.getpid():
-            self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", f"one of process {self._pid}")
+        if self._forks != forks():
+            self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", "one of the process that forked it")
         tool = self._tool
-        for name in injected:
-            if name in self.call.arguments or (tool is not None and name in tool.parameters.names - set(tool.entry.injected)):
-                self.release()
-                self._refuse(Code.INTEGRITY_FAILURE, "injected arguments that no call may present", name)
-        for name, value in live.items():
-            if name not in self.call.arguments or jcs(freeze(plain(value))) != jcs(self.call.arguments[name]):
-                self.release()
-                self._refuse(Code.INTEGRITY_FAILURE, "live arguments that say what was checked", f"another {name}")
+        if injected or live:
+            self._fits(injected, live)
         if not self._take():
             self._refuse(Code.REPLAY_DETECTED, "a permit that was not used", "one that was used or released")
         self._still_stands("a permit younger than 30 s and an artifact in force", "an expired one")
@@ -216,30 +213,42 @@ class Permit:
             self._finish("not_run")
             self._refuse(Code.INTEGRITY_FAILURE, f"the function that was pinned as {tool.name}", why)
 
+    def _fits(self, injected: Mapping[str, Any], live: Mapping[str, Any]) -> None:
+        """Deny where what is passed beside the checked arguments would change them."""
+        tool = self._tool
+        for name in injected:
+            if name in self.bound or (tool is not None and name in tool.parameters.names - set(tool.entry.injected)):
+                self.release()
+                self._refuse(Code.INTEGRITY_FAILURE, "injected arguments that no call may present", name)
+        for name, value in live.items():
+            if name not in self.bound or jcs(freeze(plain(value))) != jcs(self.bound[name]):
+                self.release()
+                self._refuse(Code.INTEGRITY_FAILURE, "live arguments that say what was checked", f"another {name}")
+
     def _still_stands(self, in_time: str, late: str) -> None:
         """Deny where the world moved on since the check: the log is sick, the task is closed, the time is over."""
-        if self._enforcement.unable:
-            self._refuse(Code.EVIDENCE_UNAVAILABLE, "a log that can take the outcome", self._enforcement.unable)
+        if self._recorder.unable:
+            self._refuse(Code.EVIDENCE_UNAVAILABLE, "a log that can take the outcome", self._recorder.unable)
         if self._under.closed:
             self._finish("not_run")
             self._refuse(Code.ARTIFACT_MISSING, "a task that is open", "one that was closed since")
-        if self._enforcement.now() >= self._expires:
+        if self._recorder.now() >= self._expires:
             self._finish("not_run")
             self._refuse(Code.ARTIFACT_EXPIRED, in_time, late)
 
     def _refuse(self, code: Code, required: str, found: str) -> NoReturn:
-        reason = Reason(code, self.call.tool, required, found)
-        raise Denied(self._enforcement.refusal(self.call, _STAGES[code], reason, self.execution))
+        reason = Reason(code, self.presented.tool, required, found)
+        raise Denied(self._recorder.refusal(self.call, _STAGES[code], reason, self.execution))
 
     def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
         if self._tool is not None:
-            return self._tool.parameters.apply(bare(fn, self._enforcement), self.call.arguments, injected, live)
+            return self._tool.parameters.apply(bare(fn, self._recorder), self.bound, injected, live)
         return fn(**{**self.arguments, **live}, **injected)  # nobody's body: if a guard stands before it, that guard is asked too
 
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
         try:
-            self._enforcement.record_outcome(self, status, output=output, error=error)
+            self._recorder.record_outcome(self, status, output=output, error=error)
         except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
             self._withhold(failure)
 
@@ -248,7 +257,7 @@ class Permit:
 
     async def _off_loop(self, finish: Callable[[], None]) -> None:
         """Write in an executor where a write waits for the disk, so that the event loop never does."""
-        if not self._enforcement.blocking:
+        if not self._recorder.blocking:
             return finish()
         try:
             work = asyncio.get_running_loop().run_in_executor(None, finish)
@@ -262,7 +271,7 @@ class Permit:
             raise
 
     def _withhold(self, failure: BaseException) -> NoReturn:
-        self._enforcement.poison(f"the outcome of execution {self.execution} could not be recorded")
+        self._recorder.poison(f"the outcome of execution {self.execution} could not be recorded")
         cause = str(failure) if isinstance(failure, EvidenceUnavailable | InvalidInput) else type(failure).__name__
         raise OutcomeUnrecorded(self.execution, cause) from failure
 
@@ -335,8 +344,8 @@ class Permit:
 
     def _stream_begins(self, source: Any) -> None:
         """A stream's body starts with its first item, which may be long after the call: what held then must hold now."""
-        if self._pid != os.getpid():
-            self._refuse(Code.INTEGRITY_FAILURE, "a stream of this process", f"one of process {self._pid}")
+        if self._forks != forks():
+            self._refuse(Code.INTEGRITY_FAILURE, "a stream of this process", "one of the process that forked it")
         try:
             self._still_stands("a stream that begins within 30 s of its permit", "one that begins later")
         except BaseException:
@@ -346,7 +355,7 @@ class Permit:
 
     def _finish_stream(self, items: StreamOutput) -> None:
         try:
-            self._enforcement.record_stream(self, items.digest(), items.kept())
+            self._recorder.record_stream(self, items.digest(), items.kept())
         except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
             self._withhold(failure)
 
@@ -362,7 +371,7 @@ class Permit:
         raise TypeError("a permit cannot leave its process: ask the guard again")
 
     def __repr__(self) -> str:
-        return f"<Permit {self.execution} for {self.call.agent} → {self.call.tool}, {'unused' if self._unused else 'used'}>"
+        return f"<Permit {self.execution} for {self.presented.agent} → {self.presented.tool}, {'unused' if self._unused else 'used'}>"
 
 
 #: At which stage a permit that does not cover a run fails.

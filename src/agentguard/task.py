@@ -16,10 +16,9 @@ from agentguard.errors import InvalidInput
 if TYPE_CHECKING:
     from agentguard.chain import VerifiedChain
     from agentguard.decide import Grant
-    from agentguard.evidence import DecisionRecord
     from agentguard.home import Home
-    from agentguard.integrity import Tool
     from agentguard.keys import Signer
+    from agentguard.recording import Forms
     from agentguard.state import Account
 
 _TTL = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d)?")
@@ -51,7 +50,7 @@ class Issuer(Protocol):
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain: ...
 
-    def serves(self, enforcement: object) -> bool: ...
+    def serves(self, recording: object) -> bool: ...
 
 
 class Task:
@@ -80,7 +79,7 @@ class Task:
         self.possessed = presentation is None
         self.observed = presentation is None
         self.granted: tuple[object, Grant] | None = None
-        self.premises: dict[str, tuple[Tool | None, VerifiedChain | None, DecisionRecord]] = {}
+        self.forms: dict[str, Forms] = {}
         self.governed: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self.proof: str | None = None
         self.key: Signer | None = None

@@ -197,7 +197,7 @@ class TestStop:
                     here.send("stopped")
                     assert here.recv() == "seen"
                     if number % 2 == 0:
-                        control.lift(guard.home, guard._enforcement.ledger, "agent", "triage", by="ops")
+                        control.lift(guard.home, guard._recording.ledger, "agent", "triage", by="ops")
                     here.send("lifted")
 
         there, here = FORK.Pipe()

@@ -22,6 +22,7 @@ from agentguard.keys import LocalKey
 from agentguard.link import Initiator, Uses
 from agentguard.policy import parse_scope
 from agentguard.proof import make_proof
+from agentguard.recording import Recording
 
 POLICY = """
 agentguard: 1
@@ -302,7 +303,7 @@ def test_a_clock_behind_the_last_checkpoint(guard: Guard, home: Path) -> None:
             refused(late, call(), "clock_unreliable")
         from agentguard import control
 
-        control.accept_clock(late.home, late._enforcement.ledger, by="operator")
+        control.accept_clock(late.home, late._recording.ledger, by="operator")
     with (
         Guard.open(POLICY, home=home, durability="process", environment={"deployment": "staging"}) as again,
         again.task("triage", initiator="user:alice"),
@@ -591,7 +592,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("error", [RuntimeError("x"), Panic("x"), RecursionError(), MemoryError()])
 @pytest.mark.parametrize(
     "where",
-    [(Enforcement, "bind"), (Enforcement, "_admit"), (Enforcement, "_permit"), (Clock, "now"), (Enforcement, "pend")],
+    [(Enforcement, "bind"), (Enforcement, "_admit"), (Enforcement, "_permit"), (Clock, "now"), (Recording, "pend")],
     ids=lambda pair: pair[1],
 )
 def test_a_crash_in_the_guard_denies(guard: Guard, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str], error: BaseException) -> None:

@@ -64,6 +64,19 @@ class Frame(NamedTuple):
     end: int
 
 
+def encode_append(first: int, records: tuple[bytes, ...], commit: bytes) -> bytes:
+    """The bytes of one append: the records from index `first` on, and the commit frame that makes them count."""
+    if len(records) == 1:  # nearly always: no list, and one join
+        (record,) = records
+        size = len(record)
+        body = _pack_head(MAGIC, RECORD, VERSION, size, size ^ MAX_PAYLOAD, first) + record
+        size = len(commit)
+        end = _pack_head(MAGIC, COMMIT, VERSION, size, size ^ MAX_PAYLOAD, first + 1) + commit
+        return b"".join((body, _pack_tail(crc32(body), END), end, _pack_tail(crc32(end), END)))
+    parts = [encode(RECORD, first + at, record) for at, record in enumerate(records)]
+    return b"".join((*parts, encode(COMMIT, first + len(records), commit)))
+
+
 def encode(kind: int, index: int, payload: bytes) -> bytes:
     """The frame's bytes. `payload` has at most 65,535 bytes."""
     length = len(payload)

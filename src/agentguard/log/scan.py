@@ -112,7 +112,7 @@ def check_segment_head(
 def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontier: Frontier | None = None) -> Iterator[Batch | Signed]:
     """The commits and checkpoints of a segment, in order, from byte `start`, where record `first` comes next.
 
-    With a frontier every root is computed and compared, and the frontier is advanced commit by commit. Raises Damage where the bytes stop
+    With a frontier every seal is computed and compared, and the frontier is advanced commit by commit. Raises Damage where the bytes stop
     being a log; it is torn if everything before `stop` that is not yielded belongs to one append that never finished.
     """
     name = str(path)
@@ -131,8 +131,8 @@ def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontie
                 if frontier is not None:
                     for _, record in pending:
                         frontier.append(leaf_hash(record))
-                    if frontier.root() != payload[:HASH_SIZE]:
-                        raise Damage("the root of the commit is not the root of its records", path=name, offset=offset)
+                    if frontier.seal() != payload[:HASH_SIZE]:
+                        raise Damage("the commit does not seal the tree of its records", path=name, offset=offset)
                 yield Batch(size, pending, payload[HASH_SIZE:], offset, end)
                 size, pending, good = index, [], end
             elif kind in (CHECKPOINT, FINAL):

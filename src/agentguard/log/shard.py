@@ -19,7 +19,7 @@ from agentguard.checkpoint import NoteSigner
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.keys import Signer
 from agentguard.log import heads
-from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, MAX_PAYLOAD, RECORD, encode
+from agentguard.log.frames import CHECKPOINT, FINAL, MAX_PAYLOAD, encode, encode_append
 from agentguard.log.layout import Durability, datasync, head_path, origin_of, segment_name, shard_directory, sync_directory, write_all
 from agentguard.log.recovery import Recovered
 from agentguard.log.scan import encode_segment_head
@@ -110,19 +110,15 @@ class ShardWriter:
                     self._rotate()
                 frontier = self._frontier
                 first = frontier.size
-                parts = []
                 for record in records:
-                    parts.append(encode(RECORD, frontier.size, record))
                     frontier.append(leaf_hash(record))
                 if self._fsync:
                     note = self._sign(final=False)
-                    parts.append(encode(COMMIT, frontier.size, frontier.root() + note))
-                    self._write(b"".join(parts))
+                    self._write(encode_append(first, records, frontier.seal() + note))
                     datasync(self._descriptor)
                     self._head.write(note)
                 else:
-                    parts.append(encode(COMMIT, frontier.size, frontier.root()))
-                    self._write(b"".join(parts))
+                    self._write(encode_append(first, records, frontier.seal()))
             except OSError as error:
                 raise self._failed(error) from error
             self._poison = None
@@ -219,10 +215,11 @@ class ShardWriter:
         return note
 
     def _write(self, data: bytes) -> None:
+        size = len(data)
         written = os.write(self._descriptor, data)
-        if written != len(data):
+        if written != size:
             write_all(self._descriptor, data[written:])
-        self._offset += len(data)
+        self._offset += size
 
     def _rotate(self) -> None:
         """Seal the segment behind a durable checkpoint and start the next."""

@@ -5,7 +5,7 @@ The argument, in order:
  1. every remembered head, and the manifest of shards, is signed by the log key; the manifest is no older than any head knew it
  2. the manifest's shards, the directories and the heads name the same shards
  3. per shard, segment by segment: the first frame names this shard, this index, the length of the segment before and the tree so far; every
-    byte belongs to an intact frame; the root in every commit is the root of all records so far
+    byte belongs to an intact frame; every commit seals the tree of all records so far
  4. every checkpoint is signed, for this shard, this size and this root; manifests cited never get older
  5. the remembered head is one of these checkpoints; nothing is shorter than it says; it is not older than a final checkpoint allows
  6. every record is canonical JSON, no id stands twice, and every allowed call has an outcome (else it is *unknown*)
