@@ -20,6 +20,8 @@ from agentguard.integrity import commitment_bytes, type_name
 from agentguard.process import forks
 
 _MEMO: Final = 4096
+#: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.
+_MAX_OUTPUT: Final = 1 << 20
 _NULL: Final = b"null"
 _VERDICTS: Final = {verdict: b'"%b"' % verdict.encode() for verdict in Verdict}
 _encode: Final = msgspec.json.Encoder().encode
@@ -150,7 +152,9 @@ class Ledger:
         if status != "ok":
             return self._outcome(form, execution, status, _NULL, _NULL, _encode(type_name(error)) if error is not None else _NULL)
         data, kind = commitment_bytes(output)
-        return self._outcome(form, execution, status, self._kept(execution, "output", self._salt(), data), _encode(kind), _NULL)
+        salt = self._salt()
+        commitment = self._kept(execution, "output", salt, data) if len(data) <= _MAX_OUTPUT else evidence.commitment(salt, data)
+        return self._outcome(form, execution, status, commitment, _encode(kind), _NULL)
 
     def stream_outcome(self, form: evidence.Form, execution: str, data: bytes) -> bytes:
         """The bytes of the outcome record of a stream that ended; `data` is what its output comes to."""

@@ -289,3 +289,13 @@ def test_what_a_model_calls_an_argument_is_told_back_short_and_printable(guard: 
             assert len(sentence) < 400
             assert sentence.isprintable()
             assert SECRET not in sentence
+
+
+def test_a_huge_output_is_committed_to_and_not_kept(guard: Guard) -> None:
+    with guard.task("triage", initiator="user:alice"):
+        for size, kept in ((1 << 19, True), (1 << 21, False)):
+            permit = guard.check(call())
+            permit.run(lambda size=size, **_: "x" * size)
+            (outcome,) = [record for record in records(guard, "outcome") if record["execution"] == permit.execution]
+            assert outcome["output"].startswith("sha256:")
+            assert ("output" in [item.kind for item in guard.home.side.get(permit.execution)]) == kept
