@@ -73,15 +73,10 @@ class ToolCall:
                 defect = f"arguments: {error}"
             except RuntimeError:  # at the end of the stack, or a finalizer changed them meanwhile
                 defect = "arguments: they cannot be copied"
-        _fill(
-            self,
-            agent if not defect else _safe(agent),
-            tool if not defect else _safe(tool),
-            frozen,
-            call_id,
-            proof if type(proof) is str else None,
-            defect,
-        )
+        if defect:
+            _fill(self, _safe(agent), _safe(tool), frozen, call_id, proof if type(proof) is str else None, defect)
+        else:
+            _fill(self, agent, tool, frozen, call_id, proof, "")
 
     @classmethod
     def malformed(cls, agent: str, tool: str, defect: str) -> ToolCall:

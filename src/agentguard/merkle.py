@@ -32,6 +32,12 @@ def leaf_hash(record: bytes) -> bytes:
     return state.digest()
 
 
+def next_seal(seal: bytes, leaf: bytes) -> bytes:
+    """SHA-256(0x03 ‖ seal ‖ leaf): ties a leaf to all before it for one hash, where the root costs one for each peak. A log that seals
+    every append pays for the tree only where it signs."""
+    return _sha256(b"\x03" + seal + leaf).digest()
+
+
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 ‖ left ‖ right)."""
     state = _begin_node()
@@ -78,8 +84,7 @@ class Frontier:
         return fold(self.peaks)
 
     def seal(self) -> bytes:
-        """SHA-256(0x02 ‖ peaks, largest first): says as much as the root, for one hash instead of one for each peak. A log that writes it
-        with every append pays for the fold to the root only where it signs."""
+        """SHA-256(0x02 ‖ peaks, largest first): where a chain of seals starts."""
         return _sha256(b"\x02" + b"".join(self.peaks)).digest()
 
     def copy(self) -> Frontier:

@@ -24,12 +24,13 @@ _INQUIRE = "keep a copy of the home for inquiry; `agentguard log verify` lists w
 class Recovered:
     """Where a shard's writer goes on.
 
-    `segment` is the file to append to and `end` the byte where the next append belongs; `dropped` bytes stand behind it. `unborn` is a
-    segment file whose first frame was never finished. `final`: the last writer closed properly and nothing came after. No segment at all:
-    a new shard.
+    `seal` is that of the last commit. `segment` is the file to append to and `end` the byte where the next append belongs; `dropped` bytes
+    stand behind it. `unborn` is a segment file whose first frame was never finished. `final`: the last writer closed properly and nothing
+    came after. No segment at all: a new shard.
     """
 
     frontier: Frontier
+    seal: bytes
     segment: Path | None
     end: int
     dropped: int
@@ -46,7 +47,7 @@ def recover(home: Path, shard: str, public: PublicKey) -> Recovered:
         raise InvalidInput(f"shard {shard} has records, but no remembered head", place=str(head_path(home, shard)), hint=_INQUIRE)
     heads, unborn = _segment_heads(files, shard)
     if not heads:
-        found = Recovered(Frontier(), None, 0, 0, unborn, False, head)
+        found = Recovered(Frontier(), b"", None, 0, 0, unborn, False, head)
         seen = None
     else:
         path, last = heads[-1]
@@ -78,6 +79,7 @@ def _last_segment(
 ) -> tuple[Recovered, bool]:
     """Scan the last segment; also whether the remembered head's checkpoint stands in it."""
     frontier = Frontier(start.first, start.peaks)
+    seal = frontier.seal()
     end, final, seen = start.end, False, False
     signed: tuple[bytes, int, bytes, int] | None = None
     stop = path.stat().st_size
@@ -86,6 +88,7 @@ def _last_segment(
             for event in scan(descriptor, path, start.end, stop, start.first, frontier):
                 end = event.end
                 final = not isinstance(event, Batch) and event.final
+                seal = event.seal if isinstance(event, Batch) else seal
                 if event.note:
                     signed = event.note, frontier.size, frontier.root(), event.offset
                     seen = seen or (head is not None and event.note == head.note)
@@ -102,7 +105,7 @@ def _last_segment(
             raise Damage(
                 f"the checkpoint signs {last.size} records, but stands after {size} or has another root", path=str(path), offset=offset
             )
-    return Recovered(frontier, path, end, stop - end, unborn, final, head), seen
+    return Recovered(frontier, seal, path, end, stop - end, unborn, final, head), seen
 
 
 def _compare(found: Recovered, seen: bool | None, head: Head | None, last: SegmentHead | None, shard: str, place: str) -> None:

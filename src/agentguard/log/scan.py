@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from agentguard.log import frames
 from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, RECORD, SEGMENT, Damage, Frame
-from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash
+from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
 
 _SEGMENT_HEAD: Final = Struct(">8sQ")
 
@@ -27,11 +27,12 @@ class Batch(NamedTuple):
     """One acknowledged append.
 
     `records`: (file offset of the record's frame, record). `note`: the checkpoint in the commit frame, or empty. `offset` and `end` are
-    those of the commit frame.
+    those of the commit frame, `seal` is its seal.
     """
 
     first: int
     records: list[tuple[int, bytes]]
+    seal: bytes
     note: bytes
     offset: int
     end: int
@@ -117,6 +118,7 @@ def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontie
     """
     name = str(path)
     size = first
+    seal = frontier.seal() if frontier is not None else b""
     pending: list[tuple[int, bytes]] = []
     good = start
     try:
@@ -130,10 +132,12 @@ def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontie
                     raise Damage(f"a commit of {index} records stands after {size + len(pending)}", path=name, offset=offset)
                 if frontier is not None:
                     for _, record in pending:
-                        frontier.append(leaf_hash(record))
-                    if frontier.seal() != payload[:HASH_SIZE]:
-                        raise Damage("the commit does not seal the tree of its records", path=name, offset=offset)
-                yield Batch(size, pending, payload[HASH_SIZE:], offset, end)
+                        leaf = leaf_hash(record)
+                        frontier.append(leaf)
+                        seal = next_seal(seal, leaf)
+                    if seal != payload[:HASH_SIZE]:
+                        raise Damage("the commit does not seal its records and all before them", path=name, offset=offset)
+                yield Batch(size, pending, payload[:HASH_SIZE], payload[HASH_SIZE:], offset, end)
                 size, pending, good = index, [], end
             elif kind in (CHECKPOINT, FINAL):
                 if pending or index != size or not payload:

@@ -23,7 +23,7 @@ from agentguard.log.frames import CHECKPOINT, FINAL, MAX_PAYLOAD, encode, encode
 from agentguard.log.layout import Durability, datasync, head_path, origin_of, segment_name, shard_directory, sync_directory, write_all
 from agentguard.log.recovery import Recovered
 from agentguard.log.scan import encode_segment_head
-from agentguard.merkle import leaf_hash
+from agentguard.merkle import Frontier, leaf_hash, next_seal
 
 MAX_RECORD: Final = MAX_PAYLOAD
 #: In `process` durability a signed checkpoint follows a record within 100 ms; the thread wakes a little earlier.
@@ -60,7 +60,9 @@ class ShardWriter:
         self._limit = segment_bytes
         self._clock = clock
         self._mutex = threading.Lock()
-        self._frontier = recovered.frontier
+        self._frontier = recovered.frontier  # up to where the tree was last needed; `_leaves` come behind it
+        self._leaves: list[bytes] = []
+        self._size, self._seal = recovered.frontier.size, recovered.seal
         self._poison: str | None = None
         self._closed = False
         self._dirty = False  # records that no checkpoint covers
@@ -87,7 +89,7 @@ class ShardWriter:
     @property
     def size(self) -> int:
         """Number of acknowledged records."""
-        return self._frontier.size
+        return self._size
 
     @property
     def poisoned(self) -> str | None:
@@ -108,17 +110,19 @@ class ShardWriter:
             try:
                 if self._offset >= self._limit:
                     self._rotate()
-                frontier = self._frontier
-                first = frontier.size
+                first, seal = self._size, self._seal
                 for record in records:
-                    frontier.append(leaf_hash(record))
+                    leaf = leaf_hash(record)
+                    seal = next_seal(seal, leaf)
+                    self._leaves.append(leaf)
+                self._size, self._seal = first + len(records), seal
                 if self._fsync:
                     note = self._sign(final=False)
-                    self._write(encode_append(first, records, frontier.seal() + note))
+                    self._write(encode_append(first, records, seal + note))
                     datasync(self._descriptor)
                     self._head.write(note)
                 else:
-                    self._write(encode_append(first, records, frontier.seal()))
+                    self._write(encode_append(first, records, seal))
             except OSError as error:
                 raise self._failed(error) from error
             self._poison = None
@@ -202,14 +206,21 @@ class ShardWriter:
                 os.close(descriptor)
             self._head.close()
 
+    def _tree(self) -> Frontier:
+        """The tree as it stands."""
+        for leaf in self._leaves:
+            self._frontier.append(leaf)
+        self._leaves.clear()
+        return self._frontier
+
     def _sign(self, *, final: bool) -> bytes:
-        frontier = self._frontier
+        frontier = self._tree()
         checkpoint = heads.compose(self.origin, frontier.size, frontier.root(), time_ns=self._clock(), manifest=self._manifest, final=final)
         return self._signer.sign(checkpoint.text())
 
     def _put_checkpoint(self, *, final: bool) -> bytes:
         note = self._sign(final=final)
-        self._write(encode(FINAL if final else CHECKPOINT, self._frontier.size, note))
+        self._write(encode(FINAL if final else CHECKPOINT, self._size, note))
         self._turn += 1
         self._dirty = False
         return note
@@ -231,9 +242,11 @@ class ShardWriter:
         self._descriptor, self._offset = descriptor, offset
 
     def _start_segment(self, previous: int) -> tuple[int, int]:
-        path = self._directory / segment_name(self._frontier.size)
+        frontier = self._tree()
+        self._seal = frontier.seal()
+        path = self._directory / segment_name(self._size)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        head = encode_segment_head(self.shard, self._frontier, previous)
+        head = encode_segment_head(self.shard, frontier, previous)
         write_all(descriptor, head)
         os.fsync(descriptor)
         sync_directory(self._directory)
