@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentguard.cli import policy_test
 from agentguard.cli.exits import INVALID, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption
 from agentguard.cli.terminal import count, print_json, result, say, table
@@ -218,3 +219,6 @@ def _say_explanation(out: Console, answer: dict[str, Any]) -> None:
         )
     if not answer["tools"]:
         say(out, f"{agent} has no tools")
+
+
+app.command("test")(policy_test.run_cases)
