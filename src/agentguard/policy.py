@@ -64,6 +64,7 @@ class ToolAttributes:
     unsafe_any_arguments: bool = False
     opaque: bool = False
     plain_chains: bool = False
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

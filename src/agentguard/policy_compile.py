@@ -17,10 +17,10 @@ from agentguard.errors import InvalidInput
 from agentguard.policy import AgentPolicy, Budget, Delegate, Policy, ToolAttributes, ToolRule, tool_map
 from agentguard.policy_file import Document, Steps, read, read_source
 from agentguard.policy_forbid import Forbid, ForbidIndex
+from agentguard.policy_groups import Groups
 from agentguard.policy_schema import (
     MAX_PROBLEMS,
     AgentModel,
-    ForbidModel,
     PolicyModel,
     Problem,
     Rules,
@@ -53,13 +53,14 @@ class _Compiler:
         self.parsed: dict[str, Entry] = {"'any'": _ANY}  # by what was written: the same rule is parsed once
 
     def policy(self) -> Policy:
+        self.groups = Groups(self.model, self.report)
         forbid = ForbidIndex(self.forbid_rules())
         tools = {name: _attributes(tool) for name, tool in _ordered(self.model.tools)}
         agents = {name: self.agent(name, agent, tools, forbid) for name, agent in _ordered(self.model.agents)}
         environment = {name: self.rule(rule, ("environment", name)) for name, rule in _ordered(self.model.environment)}
         if self.problems:
             raise refuse(self.document, self.problems)
-        canonical = jcs(_canonical(self.model, agents, environment))
+        canonical = jcs(_canonical(self.model, agents, forbid, environment))
         return Policy(
             name=self.model.name,
             digest="sha256:" + hashlib.sha256(canonical).hexdigest(),
@@ -70,7 +71,7 @@ class _Compiler:
             tools=MappingProxyType(tools),
             environment=MappingProxyType(environment),
             environment_places=MappingProxyType({name: self.document.line(("environment", name)) for name in environment}),
-            warnings=tuple(_warnings(self.document, agents, forbid, tools)),
+            warnings=tuple(_warnings(self.document, agents, forbid, tools, sorted(self.model.groups.keys() - self.groups.used))),
         )
 
     def problem(self, path: Steps, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
@@ -78,24 +79,29 @@ class _Compiler:
         if len(self.problems) >= MAX_PROBLEMS:
             raise refuse(self.document, self.problems)
 
+    def report(self, path: Steps, message: str, hint: str | None, at_key: bool) -> None:
+        self.problem(path, message, hint, at_key=at_key)
+
     def forbid_rules(self) -> Iterator[Forbid]:
         for order, rule in enumerate(self.model.forbid):
             place = self.document.line(("forbid", order))
             try:
-                yield Forbid(rule.tool, rule.agent, rule.reason or "", place, order)
+                for tool in self.groups.forbidden(rule, ("forbid", order)):
+                    yield Forbid(tool, rule.agent, rule.reason or "", place, order)
             except InvalidInput as error:
                 self.problem(("forbid", order), error.message, error.hint)
 
     def agent(self, name: str, agent: AgentModel, tools: Mapping[str, ToolAttributes], forbid: ForbidIndex) -> AgentPolicy:
         path: Steps = ("agents", name)
+        whole = self.groups.whole(name, agent)
         rules = {
-            tool: self.tool(arguments, (*path, "tools", tool), forbid.first(name, tool), tool in tools and tools[tool].unsafe_any_arguments)
-            for tool, arguments in _ordered(agent.tools)
+            tool: self.tool(tool, arguments, where, forbid.first(name, tool), tool in tools and tools[tool].unsafe_any_arguments)
+            for tool, (arguments, where) in _ordered(whole.tools)
         }
-        for delegate in agent.delegates:
+        for delegate, (_, where) in whole.delegates.items():
             if delegate not in self.model.agents:
                 hint = suggestion(delegate, self.model.agents)
-                self.problem((*path, "delegates", delegate), f"there is no agent {delegate!r}", hint, at_key=True)
+                self.problem(where, f"there is no agent {delegate!r}", hint, at_key=True)
         if len(agent.budgets) > 1:
             self.problem((*path, "budgets", 1), "a second budget per task", "keep the smaller one")
         return AgentPolicy(
@@ -105,12 +111,12 @@ class _Compiler:
                 for index, budget in enumerate(agent.budgets)
             ),
             delegates=MappingProxyType(
-                {to: Delegate(delegate.depth, self.document.line((*path, "delegates", to))) for to, delegate in _ordered(agent.delegates)}
+                {to: Delegate(delegate.depth, self.document.line(where)) for to, (delegate, where) in _ordered(whole.delegates)}
             ),
             place=self.document.line(path),
         )
 
-    def tool(self, rules: Rules, path: Steps, forbidden: Forbid | None, any_arguments: bool) -> ToolRule:
+    def tool(self, tool: str, rules: Rules, path: Steps, forbidden: Forbid | None, any_arguments: bool) -> ToolRule:
         arguments: dict[str, Entry] = {}
         rest = False
         for name, rule in _ordered(rules):
@@ -121,7 +127,7 @@ class _Compiler:
             if rule != "any" and rule != {"constraint_type": "wildcard"}:
                 self.problem((*path, "*"), "'*' stands for all arguments without a rule and can only be `any`")
             if not any_arguments:
-                hint = f"name the arguments, or say tools: {{{path[-1]}: {{unsafe_any_arguments: true}}}}"
+                hint = f"name the arguments, or say tools: {{{tool}: {{unsafe_any_arguments: true}}}}"
                 self.problem((*path, "*"), "'*' admits any argument, which this tool is not marked for", hint, at_key=True)
         return ToolRule(
             arguments=MappingProxyType(arguments),
@@ -188,11 +194,12 @@ def _attributes(tool: ToolModel) -> ToolAttributes:
         unsafe_any_arguments=tool.unsafe_any_arguments,
         opaque=tool.opaque is not None,
         plain_chains=tool.plain_chains is not None,
+        tags=frozenset(tool.tags),
     )
 
 
-def _canonical(model: PolicyModel, agents: Mapping[str, AgentPolicy], environment: Mapping[str, Entry]) -> Json:
-    """The policy with defaults filled in and every rule in one form. It is a policy text itself."""
+def _canonical(model: PolicyModel, agents: Mapping[str, AgentPolicy], forbid: ForbidIndex, environment: Mapping[str, Entry]) -> Json:
+    """The policy with defaults filled in, groups and tags written out and every rule in one form. It is a policy text itself."""
     return {
         "agentguard": 1,
         "name": model.name,
@@ -204,19 +211,29 @@ def _canonical(model: PolicyModel, agents: Mapping[str, AgentPolicy], environmen
             }
             for name, agent in agents.items()
         },
-        "forbid": [_given(rule) for rule in model.forbid],
+        "forbid": [_written(rule) for rule in forbid.rules],
         "tools": {name: given for name, tool in model.tools.items() if (given := _given(tool))},
         "environment": {name: entry.to_json() for name, entry in environment.items()},
     }
 
 
-def _given(model: ForbidModel | ToolModel) -> dict[str, Json]:
-    return model.model_dump(exclude_defaults=True)
+def _written(rule: Forbid) -> dict[str, Json]:
+    members = {"tool": rule.tool, "agent": rule.agent, "reason": rule.reason or None}
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _given(model: ToolModel) -> dict[str, Json]:
+    given = model.model_dump(exclude_defaults=True, exclude={"arguments"})  # what they grant stands at the agents
+    if model.tags:
+        given["tags"] = sorted(model.tags)
+    return given
 
 
 def _warnings(
-    document: Document, agents: Mapping[str, AgentPolicy], forbid: ForbidIndex, tools: Mapping[str, ToolAttributes]
+    document: Document, agents: Mapping[str, AgentPolicy], forbid: ForbidIndex, tools: Mapping[str, ToolAttributes], unused: list[str]
 ) -> Iterator[str]:
+    for name in unused:
+        yield f"{document.line(('groups', name))}: {path_text(('groups', name))}: no agent is in this group"
     used = {tool for agent in agents.values() for tool in agent.tools}
     for name in tools:
         if name not in used:
@@ -227,6 +244,8 @@ def _warnings(
             if rule.forbidden is not None:
                 effective.add(rule.forbidden.order)
                 yield f"{rule.place}: {path_text(('agents', name, 'tools', tool))}: has no effect, forbidden at {rule.forbidden.place}"
-    for order, forbidden in enumerate(forbid.rules):
-        if order not in effective:
+    said = set(effective)
+    for forbidden in forbid.rules:
+        if forbidden.order not in said:
+            said.add(forbidden.order)
             yield f"{forbidden.place}: forbid {forbidden.tool}: matches no tool that an agent has, or only what an earlier rule forbids"

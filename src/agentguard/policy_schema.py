@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from agentguard.errors import InvalidInput
@@ -46,19 +46,35 @@ class DelegateModel(_Model):
     depth: Annotated[int, Field(ge=1, le=16)] = 1
 
 
-class AgentModel(_Model):
+class GroupModel(_Model):
+    """What several agents have in common."""
+
     tools: dict[Name, Rules] = {}
-    budgets: list[BudgetModel] = []
+    tags: list[Name] = []
     delegates: dict[Name, DelegateModel] = {}
+    groups: list[Name] = []
+
+
+class AgentModel(GroupModel):
+    budgets: list[BudgetModel] = []
 
 
 class ForbidModel(_Model):
-    tool: Name
+    tool: Name | None = None
+    tag: Name | None = None
     agent: Name | None = None
     reason: Text | None = None
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ForbidModel:
+        if (self.tool is None) == (self.tag is None):
+            raise PydanticCustomError("forbid", "a forbid rule names a tool or a tag, and not both")
+        return self
+
 
 class ToolModel(_Model):
+    tags: list[Name] = []
+    arguments: Rules | None = None
     rerun: Literal["safe"] | None = None
     proof: Literal["required"] | None = None
     opaque: Literal["accepted"] | None = None
@@ -70,6 +86,7 @@ class PolicyModel(_Model):
     agentguard: Annotated[int, AfterValidator(_version)]
     name: Text
     agents: dict[Name, AgentModel]
+    groups: dict[Name, GroupModel] = {}
     forbid: list[ForbidModel] = []
     tools: dict[Name, ToolModel] = {}
     environment: dict[Name, Any] = {}
@@ -79,6 +96,8 @@ class PolicyModel(_Model):
 _MODELS: Final[tuple[tuple[tuple[str | None, ...], type[_Model]], ...]] = (
     ((), PolicyModel),
     (("agents", None), AgentModel),
+    (("groups", None), GroupModel),
+    (("groups", None, "delegates", None), DelegateModel),
     (("agents", None, "budgets", None), BudgetModel),
     (("agents", None, "delegates", None), DelegateModel),
     (("forbid", None), ForbidModel),
@@ -89,7 +108,8 @@ _MODELS: Final[tuple[tuple[tuple[str | None, ...], type[_Model]], ...]] = (
 _NOT_BUILT: Final[dict[type[_Model], frozenset[str]]] = {
     PolicyModel: frozenset({"import", "unsafe_shadow"}),
     AgentModel: frozenset({"approval", "unsafe_shadow"}),
-    ToolModel: frozenset({"approval", "labels", "tags"}),
+    GroupModel: frozenset({"approval", "budgets"}),
+    ToolModel: frozenset({"approval", "labels"}),
 }
 
 _FOUND: Final[dict[type, str]] = {
@@ -179,6 +199,8 @@ def _problem(details: ErrorDetails) -> Problem:
     if path and path[-1] == "[key]":
         path = path[:-1]
         return Problem(path, "a name is 1 to 256 printable ASCII characters without spaces", at_key=True)
+    if kind == "forbid":
+        return Problem(path, details["msg"])
     if kind == "missing":
         return Problem(path[:-1], f"the key {path[-1]!r} is missing")
     if kind == "string_pattern_mismatch":

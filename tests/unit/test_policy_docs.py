@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from agentguard.analysis.cases import cases_in, run
 from agentguard.errors import InvalidInput
 from agentguard.policy import load, parse_scope
 from agentguard.policy_file import read
 from agentguard.rules import KEYS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text("utf-8")
+SUPPORT = Path(__file__).resolve().parents[2] / "policies" / "support.yaml"
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 ROWS = re.findall(
     r"^\| `(.+?)` \| (.*?) \| ?(.*?) ?\|$", PAGE.partition("| rule | accepts | refuses |")[2].partition("\n\n")[0], re.MULTILINE
@@ -31,6 +33,8 @@ def test_policies_load_code_runs_and_errors_are_as_shown() -> None:
             with pytest.raises(InvalidInput) as caught:
                 load(text)
             error = str(caught.value)
+        elif kind == "yaml cases":
+            assert not run(load(SUPPORT), cases_in(read(text, "docs/policy.md"))).wrong
         elif kind == "text":
             assert text.strip() in error
         else:

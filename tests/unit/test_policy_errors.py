@@ -44,7 +44,7 @@ def with_agent(body: str, rest: str = "") -> str:
         ("agentguard: 1\nname: x\nagent: {}\nagents: {}\n", "<policy>:3:1: agent: unknown key 'agent' (did you mean 'agents'?)"),
         (
             "agentguard: 1\nname: x\nagents: {}\nwhatever: 1\n",
-            "<policy>:4:1: whatever: unknown key 'whatever' (known here: agentguard, agents, environment, forbid, name, tools)",
+            "<policy>:4:1: whatever: unknown key 'whatever' (known here: agentguard, agents, environment, forbid, groups, name, tools)",
         ),
         (
             "agentguard: 1\nname: x\nagents: {}\nunsafe_shadow: {until: never}\n",
@@ -119,10 +119,10 @@ def with_agent(body: str, rest: str = "") -> str:
         ),
         (with_agent("{}", "forbid: {tool: x}\n"), "<policy>:5:9: forbid: expected a list, found a mapping"),
         (with_agent("{}", "forbid: [delete_x]\n"), "<policy>:5:10: forbid[0]: expected a mapping, found 'delete_x'"),
-        (with_agent("{}", "forbid: [{agent: a}]\n"), "<policy>:5:10: forbid[0]: the key 'tool' is missing"),
+        (with_agent("{}", "forbid: [{agent: a}]\n"), "<policy>:5:10: forbid[0]: a forbid rule names a tool or a tag, and not both"),
         (
             with_agent("{}", "forbid: [{tool: x, arg: y}]\n"),
-            "<policy>:5:20: forbid[0].arg: unknown key 'arg' (known here: agent, reason, tool)",
+            "<policy>:5:20: forbid[0].arg: unknown key 'arg' (did you mean 'tag'?)",
         ),
         (with_agent("{}", "forbid: [{tool: a b}]\n"), f"<policy>:5:17: forbid[0].tool: {NAMES}, found 'a b'"),
         (
@@ -134,8 +134,36 @@ def with_agent(body: str, rest: str = "") -> str:
             "<policy>:5:18: not YAML: did not find expected alphabetic or numeric character (quote text",
         ),
         (
-            with_agent("{}", "tools: {t: {tags: [egress]}}\n"),
-            "<policy>:5:13: tools.t.tags: 'tags' is not supported yet in this version, so nothing would enforce it (take it out)",
+            with_agent("{}", "tools: {t: {labels: [egress]}}\n"),
+            "<policy>:5:13: tools.t.labels: 'labels' is not supported yet in this version, so nothing would enforce it (take it out)",
+        ),
+        (
+            with_agent("{groups: [readers]}", "groups: {reader: {}}\n"),
+            "<policy>:4:16: agents.a.groups[0]: there is no group 'readers' (did you mean 'reader'?)",
+        ),
+        (
+            with_agent("{groups: [one]}", "groups: {one: {groups: [two]}, two: {groups: [one]}}\n"),
+            "groups.two.groups[0]: the group 'one' contains itself",
+        ),
+        (
+            with_agent("{groups: [one, two]}", "groups: {one: {tools: {t: {x: any}}}, two: {tools: {t: {y: any}}}}\n"),
+            "the groups 'one' and 'two' say different things about 't' (write t at the agent itself: that holds, then)",
+        ),
+        (
+            with_agent("{groups: [one]}", "groups: {one: {budgets: [{calls: 1, per: task}]}}\n"),
+            "'budgets' is not supported yet in this version",
+        ),
+        (with_agent("{tags: [raed]}", "tools: {t: {tags: [read], arguments: {}}}\n"), "no tool has the tag 'raed' (did you mean 'read'?)"),
+        (
+            with_agent("{tags: [read]}", "tools: {t: {tags: [read]}}\n"),
+            "the tool 't' has the tag 'read', and nothing says what may be passed to it (write tools.t.arguments",
+        ),
+        (with_agent("{}", "tools: {t: {tags: [read, read]}}\n"), "tools.t.tags[1]: the tag 'read' stands twice"),
+        (with_agent("{}", "forbid: [{tag: read}]\n"), "forbid[0].tag: no tool has the tag 'read' (nothing is known here)"),
+        (with_agent("{}", "forbid: [{tag: read, tool: t}]\n"), "a forbid rule names a tool or a tag, and not both"),
+        (
+            with_agent("{}", "tools: {'a*': {tags: [read]}}\nforbid: [{tag: read}]\n"),
+            "the tool 'a*' has a name that would be read as a pattern (forbid it by name)",
         ),
         (with_agent("{}", "tools: {t: {rerun: true}}\n"), "<policy>:5:20: tools.t.rerun: must be 'safe', found true"),
         (with_agent("{}", "tools: {t: {proof: optional}}\n"), "<policy>:5:20: tools.t.proof: must be 'required', found 'optional'"),

@@ -98,7 +98,11 @@ def cases_beside(policy: Path) -> Path:
 
 def read_cases(path: Path) -> tuple[Case, ...]:
     """Read a file of cases, strictly. Raises InvalidInput whose place is "file:line:column"."""
-    document = read(*read_source(path, path.name))
+    return cases_in(read(*read_source(path, path.name)))
+
+
+def cases_in(document: Document) -> tuple[Case, ...]:
+    """The cases of a document. Raises InvalidInput."""
     if type(document.value) is not list:
         raise InvalidInput("a file of cases is a list of cases", place=document.place(()), hint="- call: {...}\n  verdict: deny")
     return tuple(_case(document, index, item) for index, item in enumerate(document.value))
