@@ -194,6 +194,11 @@ class SideStore:
                 found += [item for item in _read(path) if item.execution == execution]
         return tuple(found)
 
+    def values(self) -> Iterator[SideValue]:
+        """Everything that is still kept, the oldest file first."""
+        for _, path in sorted(self._files()):
+            yield from _read(path)
+
     def erase(self, executions: Collection[str] = (), *, older_than_ns: int | None = None) -> int:
         """Erase the values of these executions, and all that were kept before `older_than_ns`. Returns how many; they are gone durably.
 

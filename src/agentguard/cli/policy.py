@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentguard.cli import policy_test
+from agentguard.cli import policy_diff, policy_prove, policy_simulate, policy_test
 from agentguard.cli.exits import INVALID, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption
 from agentguard.cli.terminal import count, print_json, result, say, table
@@ -222,3 +222,6 @@ def _say_explanation(out: Console, answer: dict[str, Any]) -> None:
 
 
 app.command("test")(policy_test.run_cases)
+app.command("simulate")(policy_simulate.simulate)
+app.command("diff")(policy_diff.diff)
+app.command("prove")(policy_prove.prove)

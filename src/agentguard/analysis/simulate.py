@@ -1,0 +1,93 @@
+"""What would another policy have said? Recorded calls judged again, by agent and tool (`agentguard policy simulate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentguard.analysis.trace import POLICY_CODES, Called
+from agentguard.decision import Reason, Verdict
+from agentguard.policy import Policy
+
+#: How many calls of each change are shown.
+_EXAMPLES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One call whose verdict changes. `reason` is why it would be refused, None where it would be allowed."""
+
+    call: Called
+    reason: Reason | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """The calls of one agent to one tool.
+
+    denied     allowed then, refused by the new policy
+    allowed    refused by the old policy, allowed by the new one
+    same       as before
+    elsewhere  refused for a reason that no policy changes (budget, replay, artifact, …)
+    unknown    the arguments are not known any more
+    """
+
+    denied: int = 0
+    allowed: int = 0
+    same: int = 0
+    elsewhere: int = 0
+    unknown: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.denied + self.allowed + self.same + self.elsewhere + self.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """By agent and tool, what changes."""
+
+    tallies: dict[tuple[str, str], Tally]
+
+    def changed(self) -> Iterator[tuple[str, str, Tally]]:
+        """The agents and tools for which something changes."""
+        for (agent, tool), tally in sorted(self.tallies.items()):
+            if tally.denied or tally.allowed:
+                yield agent, tool, tally
+
+    def total(self, name: str) -> int:
+        """The sum of one member over all tallies."""
+        return sum(getattr(tally, name) for tally in self.tallies.values())
+
+
+def simulate(calls: Iterable[Called], policy: Policy, against: Policy | None = None) -> Simulation:
+    """Judge calls by `policy`. What came of them then is what was recorded; where nothing was, what `against` says, or that they ran.
+
+    Budgets, replay and time are not the policy's rules about a call, and are left as they were.
+    """
+    tallies: dict[tuple[str, str], Tally] = {}
+    for call in calls:
+        tally = tallies.setdefault((call.agent, call.tool), Tally())
+        if call.arguments is None:
+            tally.unknown += 1
+            continue
+        if call.verdict is not None and call.verdict is not Verdict.ALLOW and call.code not in POLICY_CODES:
+            tally.elsewhere += 1
+            continue
+        if call.verdict is not None:
+            before = call.verdict is Verdict.ALLOW
+        else:
+            before = against is None or against.judge(call.agent, call.tool, call.arguments) is None
+        reason = policy.judge(call.agent, call.tool, call.arguments)
+        if (reason is None) == before:
+            tally.same += 1
+            continue
+        if reason is None:
+            tally.allowed += 1
+        else:
+            tally.denied += 1
+        if len(tally.examples) < _EXAMPLES:
+            tally.examples.append(Example(call, reason))
+    return Simulation(tallies)
