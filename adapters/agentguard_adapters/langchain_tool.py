@@ -60,8 +60,8 @@ class GuardedTool(BaseTool):
     def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(self._inner, self._backstop, kwargs.get("tool_call_id"))
         try:
-            call, tool = self._present(run, tool_input)
-            with run.under(self._guard.check(call, task=run.task, tool=tool)):
+            call = self._present(run, tool_input)
+            with run.under(self._guard.check(call, task=run.task, tool=self.pinned, binder=run.bind)):
                 run.run_id = kwargs["run_id"] = kwargs.get("run_id") or uuid7()
                 return super().run(run.shown(call), *args, **kwargs)
         except Denied as denied:
@@ -70,8 +70,8 @@ class GuardedTool(BaseTool):
     async def arun(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(self._inner, self._backstop, kwargs.get("tool_call_id"))
         try:
-            call, tool = self._present(run, tool_input)
-            with run.under(await self._guard.acheck(call, task=run.task, tool=tool)):
+            call = self._present(run, tool_input)
+            with run.under(await self._guard.acheck(call, task=run.task, tool=self.pinned, binder=run.bind)):
                 run.run_id = kwargs["run_id"] = kwargs.get("run_id") or uuid7()
                 return await super().arun(run.shown(call), *args, **kwargs)
         except Denied as denied:
@@ -82,8 +82,8 @@ class GuardedTool(BaseTool):
         if run is not None and run.inner is self._inner:  # on the way from `run`
             return run.go(config, run_manager)
         run = Run(self._inner, self._backstop, None)
-        call, tool = self._present(run, self.pinned.parameters.present(args, kwargs))
-        with run.under(self._guard.check(call, task=run.task, tool=tool)):
+        call = self._present(run, self.pinned.parameters.present(args, kwargs))
+        with run.under(self._guard.check(call, task=run.task, tool=self.pinned, binder=run.bind)):
             return run.go(config, run_manager)
 
     async def _arun(self, *args: Any, config: RunnableConfig = _NO_CONFIG, run_manager: Any = None, **kwargs: Any) -> Any:
@@ -91,8 +91,8 @@ class GuardedTool(BaseTool):
         if run is not None and run.inner is self._inner:
             return await run.ago(config, run_manager)
         run = Run(self._inner, self._backstop, None)
-        call, tool = self._present(run, self.pinned.parameters.present(args, kwargs))
-        with run.under(await self._guard.acheck(call, task=run.task, tool=tool)):
+        call = self._present(run, self.pinned.parameters.present(args, kwargs))
+        with run.under(await self._guard.acheck(call, task=run.task, tool=self.pinned, binder=run.bind)):
             return await run.ago(config, run_manager)
 
     @property
@@ -122,17 +122,16 @@ class GuardedTool(BaseTool):
     def _to_args_and_kwargs(self, tool_input: Any, tool_call_id: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {}  # the run has them, bound and checked
 
-    def _present(self, run: Run, given: Any) -> tuple[ToolCall, Pinned]:
+    def _present(self, run: Run, given: Any) -> ToolCall:
         """The call as the model presented it; what a framework filled in goes to the run. Raises Denied where there is no seat."""
         agent, run.task = seat(self._guard, *self._seat)
-        pinned = self._inner.pinned
         arguments = {next(iter(self.args), "input"): given} if isinstance(given, str) else given
         if type(arguments) is dict:
             filled = self._options[1] or node_fills.get()
             hidden = self.hidden & arguments.keys()
             run.injected = {name: arguments[name] for name in hidden if filled or not is_json(arguments[name])}
             arguments = {name: value for name, value in arguments.items() if name not in run.injected}
-        return ToolCall(agent, pinned.name, arguments, run.call_id), pinned.with_binder(run.bind)
+        return ToolCall(agent, self.pinned.name, arguments, run.call_id)
 
 
 def face_of(fn: Callable[..., Any], way: Callable[..., Any]) -> Callable[..., Any]:

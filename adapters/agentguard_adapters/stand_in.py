@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -24,11 +24,11 @@ from agentguard.canonical import Frozen, freeze
 from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.integrity import Tool, bare, register
-from agentguard.plain import plain
+from agentguard.plain import is_json, plain
 from agentguard.task import Task
 from agentguard_adapters.seats import seat
 
-__all__ = ["Asked", "OnDeny", "asking", "pinned_of", "stand_in", "told"]
+__all__ = ["Asked", "OnDeny", "announced", "asking", "claimed", "pinned_of", "stand_in", "told"]
 
 #: How a denial leaves: as words to the model, or raised.
 OnDeny: TypeAlias = Literal["message", "raise"]
@@ -101,7 +101,20 @@ def asking(
     try:
         yield asked
     finally:
-        _asked.reset(token)
+        with suppress(ValueError):  # an abandoned coroutine is closed in another context, where there is nothing to reset
+            _asked.reset(token)
+
+
+def announced(tool: str) -> Asked | None:
+    """What a hook above said of this call of `tool`, left to be taken: for a second hook within it. None where nobody said anything."""
+    asked = _asked.get()
+    return asked if asked is not None and asked.tool == tool and not asked.taken else None
+
+
+def claimed(tool: str) -> Asked | None:
+    """What the hook above said of this call of `tool`, taken; None where there is no hook, or another layer took it."""
+    asked = _asked.get()
+    return asked if asked is not None and asked.take(tool) else None
 
 
 def told(denied: Denied, mistakes: str = "") -> str:
@@ -118,6 +131,7 @@ def stand_in(
     schema: Mapping[str, Any] | None = None,
     watch: tuple[tuple[Any, str], ...] = (),
     pauses: tuple[str, ...] = (),
+    tool: Tool | None = None,
     agent: str | None = None,
     task: Task | None = None,
     on_deny: OnDeny = "message",
@@ -125,6 +139,7 @@ def stand_in(
     """A function that stands for `fn`, sync or async as it is, and asks the guard before each run.
 
     name, injected, schema, watch, pauses   as in `agentguard.integrity.register`, which pins the function
+    tool          in their place: the registered tool that `fn` is a form of (one of its `twins`)
     agent, task   who calls and by which authority, where no hook says so; by default the current task's
     on_deny       "message": the denial's sentence is returned in the place of an output; "raise": Denied is raised
 
@@ -132,12 +147,10 @@ def stand_in(
     Raises InvalidInput where the function cannot be pinned, or another tool is registered under its name.
     """
     body, known = _undecorated(fn, guard)
-    tool = (
-        known
-        if known is not None
-        else guard.register(register(body, name=name, injected=injected, schema=schema, watch=watch, pauses=pauses))
-    )
-    stand = _StandIn(guard, tool, agent, task)
+    tool = tool if tool is not None else known
+    if tool is None:
+        tool = guard.register(register(body, name=name, injected=injected, schema=schema, watch=watch, pauses=pauses))
+    stand = _StandIn(guard, tool, body, agent, task)
     made: Any
     if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__):
 
@@ -145,7 +158,7 @@ def stand_in(
             turn = stand.turn()
             try:
                 call, live, hidden = turn.bind(args, kwargs)
-                permit = await guard.acheck(call, task=turn.task, tool=turn.tool)
+                permit = await guard.acheck(call, task=turn.task, tool=tool, binder=turn.bound)
                 with _acting(turn.task):
                     return await permit.arun(body, hidden, live)
             except Denied as denied:
@@ -157,7 +170,7 @@ def stand_in(
             turn = stand.turn()
             try:
                 call, live, hidden = turn.bind(args, kwargs)
-                permit = guard.check(call, task=turn.task, tool=turn.tool)
+                permit = guard.check(call, task=turn.task, tool=tool, binder=turn.bound)
                 with _acting(turn.task):
                     return permit.run(body, hidden, live)
             except Denied as denied:
@@ -178,25 +191,25 @@ def pinned_of(fn: Any) -> Tool | None:
 class _StandIn:
     """What one stand-in knows."""
 
-    __slots__ = ("agent", "guard", "task", "tool")
+    __slots__ = ("agent", "guard", "places", "task", "tool")
 
-    def __init__(self, guard: Guard, tool: Tool, agent: str | None, task: Task | None) -> None:
+    def __init__(self, guard: Guard, tool: Tool, body: Callable[..., Any], agent: str | None, task: Task | None) -> None:
         self.guard, self.tool, self.agent, self.task = guard, tool, agent, task
+        names = inspect.signature(body).parameters if tool.entry.injected else ()
+        self.places = {at: one for at, one in enumerate(names) if one in tool.entry.injected}  # of arguments that come by position
 
     def turn(self) -> _Turn:
-        asked = _asked.get()
-        return _Turn(self, asked if asked is not None and asked.take(self.tool.name) else None)
+        return _Turn(self, claimed(self.tool.name))
 
 
 class _Turn:
     """One call of a stand-in."""
 
-    __slots__ = ("_asked", "_bound", "_stand", "task", "tool")
+    __slots__ = ("_asked", "_bound", "_stand", "task")
 
     def __init__(self, stand: _StandIn, asked: Asked | None) -> None:
         self._stand, self._asked = stand, asked
         self.task: Task | None = None
-        self.tool = stand.tool
         self._bound: Mapping[str, Frozen] = {}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, dict[str, Any], dict[str, Any]]:
@@ -207,26 +220,29 @@ class _Turn:
             agent, call_id = asked.agent or agent, asked.call_id
             task = asked.task if asked.task is not None else task
         agent, self.task = seat(stand.guard, agent, task)
-        hidden: dict[str, Any] = {}
+        given = dict(kwargs)
+        hidden = {one: given.pop(one) for one in stand.tool.entry.injected if one in given}
+        hidden.update({stand.places[at]: value for at, value in enumerate(args) if at in stand.places})
         try:
-            given = stand.tool.parameters.present(args, dict(kwargs)) if args else dict(kwargs)
-            hidden = {one: given.pop(one) for one in stand.tool.entry.injected if one in given}
+            given = stand.tool.parameters.present(tuple([value for at, value in enumerate(args) if at not in stand.places]), given)
             shown = {one: plain(value) for one, value in given.items()}
-            self._bound = stand.tool.parameters.bind({one: freeze(value) for one, value in shown.items()})
+            self._bound = stand.tool.parameters.bind(MappingProxyType({one: freeze(value) for one, value in shown.items()}))
         except InvalidInput as error:
             return ToolCall.malformed(agent, stand.tool.name, str(error)), {}, hidden
         live = {one: value for one, value in given.items() if shown[one] is not value}
-        self.tool = stand.tool.with_binder(self._bind)
-        presented = asked.presented if asked is not None and asked.presented is not None else shown
-        return ToolCall(agent, stand.tool.name, dict(presented), call_id), live, hidden
+        if asked is not None and asked.presented is not None:
+            presented = dict(asked.presented)
+        else:  # nobody saw what the model presented: a framework's own argument that could be a model's is taken for one, and refused
+            presented = shown | {one: value for one, value in hidden.items() if one in kwargs and is_json(value)}
+        return ToolCall(agent, stand.tool.name, presented, call_id), live, hidden
 
-    def _bind(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
+    def bound(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
         """What the tool gets; refused where the model presented an argument that the framework dropped on the way."""
         parameters = self._stand.tool.parameters
         extra = sorted(presented.keys() - parameters.names)
         if extra and not parameters.var_keyword:
             raise InvalidInput(f"the tool has no argument {extra[0]!r}", hint=f"it takes {', '.join(sorted(parameters.names)) or 'none'}")
-        return MappingProxyType(dict(self._bound))
+        return self._bound
 
     def answer(self, denied: Denied, on_deny: OnDeny) -> str:
         if self._asked is not None:

@@ -24,7 +24,7 @@ from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock, measure
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
 from agentguard.home import Home
-from agentguard.integrity import Lock, Tool, type_name
+from agentguard.integrity import Binder, Lock, Tool, type_name
 from agentguard.notice import say
 from agentguard.paths import followed
 from agentguard.paths import governed as governed_arguments
@@ -63,10 +63,10 @@ class Enforcement:
 
     # --- judging ----------------------------------------------------------------------------------------------------------------
 
-    def pending(self, call: ToolCall, task: Task | None, tool: Tool | None = None) -> Pending:
+    def pending(self, call: ToolCall, task: Task | None, tool: Tool | None = None, binder: Binder | None = None) -> Pending:
         """Judge and admit. Whatever breaks in here denies."""
         try:
-            return self._judge(readable(call), self.own(task), tool)
+            return self._judge(readable(call), self.own(task), tool, binder)
         except _INTERRUPTS:
             raise
         except BaseException as error:  # noqa: BLE001  # the one place: a native engine's panic is not an Exception, and it denies too
@@ -77,13 +77,13 @@ class Enforcement:
         meant = task if task is not None else current_task.get()
         return meant if meant is not None and meant.guard.serves(self.recording) else None
 
-    def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None) -> Pending:
+    def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None, binder: Binder | None) -> Pending:
         execution = self.recording.ledger.next_id()
         for _ in range(_MAX_RACES):
             facts, now = self._facts, self.clock.now()
             grant = self.authority.grant(task)
             call = self.proven(call, grant, task, now)
-            binding = self.bind(call, grant, task, tool)
+            binding = self.bind(call, grant, task, tool, binder)
             decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
             if decision.verdict is Verdict.ALLOW and task is not None:
                 answer = self._admit(call, grant, task, facts, execution)
@@ -113,9 +113,9 @@ class Enforcement:
             return call
         return call.with_proof(make_proof(task.key, chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
-    def bind(self, call: ToolCall, grant: Grant, task: Task | None, live: Tool | None = None) -> Binding:
+    def bind(self, call: ToolCall, grant: Grant, task: Task | None, live: Tool | None = None, binder: Binder | None = None) -> Binding:
         """The call as its tool and the disk see it."""
-        binding = self._bind(call, live)
+        binding = self._bind(call, live, binder)
         governed = self._governed(call, grant, task)
         if governed and not binding.defect:
             links = followed(binding.bound, governed)
@@ -140,7 +140,7 @@ class Enforcement:
             task.governed[call.tool] = found
         return found
 
-    def _bind(self, call: ToolCall, live: Tool | None) -> Binding:
+    def _bind(self, call: ToolCall, live: Tool | None, binder: Binder | None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
         known = self.tools.get(call.tool)
         tool = live if live is not None else known
@@ -153,7 +153,7 @@ class Enforcement:
         if call.defect:
             return Binding(_NONE, "", integrity, tool.opaque)
         try:
-            return Binding(tool.bind(call.arguments), "", integrity, tool.opaque)
+            return Binding(tool.bind(call.arguments, binder), "", integrity, tool.opaque)
         except InvalidInput as error:
             return Binding(_NONE, str(error), integrity, tool.opaque)
 

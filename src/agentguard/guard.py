@@ -26,7 +26,7 @@ from agentguard.enforcement import NOBODY, Enforcement, readable
 from agentguard.environment import NANOSECOND
 from agentguard.errors import ApprovalRequired, Denied, InvalidInput
 from agentguard.home import DEFAULT, Durability, Home
-from agentguard.integrity import LOCK_FILE, Lock, Tool, mark, register
+from agentguard.integrity import LOCK_FILE, Binder, Lock, Tool, mark, register
 from agentguard.keys import Signer
 from agentguard.notice import say
 from agentguard.permit import Permit
@@ -328,17 +328,18 @@ class Guard:
 
     # --- checking ---------------------------------------------------------------------------------------------------------------
 
-    def check(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None) -> Permit:
+    def check(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None, binder: Binder | None = None) -> Permit:
         """Judge a call: a single-use permit, or `Denied`. The decision is in the log when this returns or raises.
 
         task   names the authority; by default it is the current one
         tool   the live tool that will run, where several objects share one registered name and fingerprint (for adapters)
+        binder how this one call's arguments are bound, in place of the tool's own way (for adapters)
         """
-        return _conclude(self._recording.write(self._enforcement.pending(call, task, tool)))
+        return _conclude(self._recording.write(self._enforcement.pending(call, task, tool, binder)))
 
-    async def acheck(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None) -> Permit:
+    async def acheck(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None, binder: Binder | None = None) -> Permit:
         """The same for asyncio. In `fsync` durability an executor writes, so the event loop never waits on a sync."""
-        recording, pending = self._recording, self._enforcement.pending(call, task, tool)
+        recording, pending = self._recording, self._enforcement.pending(call, task, tool, binder)
         if not recording.blocking:
             return _conclude(recording.write(pending))
         try:

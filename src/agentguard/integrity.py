@@ -12,10 +12,10 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import BuiltinMethodType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from agentguard.canonical import Frozen, digest, jcs
 from agentguard.errors import InvalidInput
@@ -23,8 +23,12 @@ from agentguard.parameters import Parameters
 from agentguard.pinning import Pin, bare, code_digest, mark, unwrap, value_digest
 from agentguard.tool_lock import LOCK_FILE, Lock, LockEntry
 
+#: Presented arguments to bound ones. Raises InvalidInput where the tool could not take them.
+Binder: TypeAlias = Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]]
+
 __all__ = [
     "LOCK_FILE",
+    "Binder",
     "Lock",
     "LockEntry",
     "Parameters",
@@ -51,7 +55,7 @@ class Tool:
     name: str
     entry: LockEntry
     parameters: Parameters
-    binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]]
+    binder: Binder
     pins: tuple[Pin, ...] = ()
     watch: tuple[tuple[Any, str, Any], ...] = ()
     opaque: bool = False
@@ -86,17 +90,16 @@ class Tool:
         """Whether this exception is the framework's way to interrupt the tool."""
         return any(f"{kind.__module__}.{kind.__qualname__}" in self.pauses for kind in type(error).__mro__)
 
-    def with_binder(self, binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]]) -> Tool:
-        """The same tool, its arguments bound by `binder`: for a framework whose binding needs more than the arguments."""
-        return replace(self, binder=binder)
+    def bind(self, presented: Mapping[str, Frozen], binder: Binder | None = None) -> Mapping[str, Frozen]:
+        """Bound arguments; InvalidInput where the tool could not take them, or a framework's own argument is presented.
 
-    def bind(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
-        """Bound arguments; InvalidInput where the tool could not take them, or a framework's own argument is presented."""
+        binder  in place of the tool's own, for a framework whose binding needs more than the arguments
+        """
         if self.entry.injected:
             for name in self.entry.injected:
                 if name in presented:
                     raise InvalidInput(f"the argument {name!r} is filled in by the framework and may not be presented")
-        return self.binder(presented)
+        return (binder or self.binder)(presented)
 
 
 def register(
@@ -105,7 +108,7 @@ def register(
     name: str | None = None,
     injected: tuple[str, ...] = (),
     schema: Mapping[str, Any] | None = None,
-    binder: Callable[[Mapping[str, Frozen]], Mapping[str, Frozen]] | None = None,
+    binder: Binder | None = None,
     watch: tuple[tuple[Any, str], ...] = (),
     twins: tuple[Callable[..., Any], ...] = (),
     plumbing: tuple[Callable[..., Any], ...] = (),
