@@ -1,5 +1,5 @@
 """CAMEL: a researcher asks a writer. A page says to send the notes out, and the writer's model obeys; the guard does not.
-python examples/with_camel.py    (needs: pip install 'agentguard[camel-ai]'; the models are scripted, so it runs offline)"""
+python examples/with_camel.py    (needs: pip install 'agentguard[camel]'; the models are scripted, so it runs offline)"""
 
 import json
 import tempfile

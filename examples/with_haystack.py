@@ -1,5 +1,5 @@
 """Haystack: a researcher asks a writer. A page says to send the notes out, and the writer's model obeys; the guard does not.
-python examples/with_haystack.py    (needs: pip install 'agentguard[haystack-ai]'; the models are scripted, so it runs offline)"""
+python examples/with_haystack.py    (needs: pip install 'agentguard[haystack]'; the models are scripted, so it runs offline)"""
 
 import tempfile
 from pathlib import Path

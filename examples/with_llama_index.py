@@ -1,5 +1,5 @@
 """LlamaIndex: a researcher asks a writer. A page says to send the notes out, and the writer's model obeys; the guard does not.
-python examples/with_llama_index.py    (needs: pip install 'agentguard[llama-index-core]'; the models are scripted, so it runs offline)"""
+python examples/with_llama_index.py    (needs: pip install 'agentguard[llama-index]'; the models are scripted, so it runs offline)"""
 
 import asyncio
 import tempfile

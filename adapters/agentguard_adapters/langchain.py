@@ -15,17 +15,15 @@ from typing import Any
 
 from agentguard import Guard, InvalidInput
 from agentguard.task import Task
-from agentguard_adapters import missing
 from agentguard_adapters.langgraph import ToolCallHook
+from agentguard_adapters.versions import needs
 
-try:
+with needs("langchain", "1.2.11"):
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langchain_core.tools import BaseTool
     from langgraph.prebuilt.tool_node import ToolCallRequest
 
     from agentguard_adapters.langchain_run import OnDeny
-except ImportError as error:
-    raise missing("langchain 1.4 or later", "langchain", error) from error
 
 #: Types of tools given as dictionaries that the model's provider does not run itself.
 _RUN_HERE = (None, "function", "custom")

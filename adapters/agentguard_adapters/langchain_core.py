@@ -1,4 +1,4 @@
-"""LangChain tools (langchain-core 1.7): a guarded tool stands for each.
+"""LangChain tools (langchain-core 1): a guarded tool stands for each.
 
     tools = guard_tools(guard, tools, agent="triage")
 
@@ -13,16 +13,14 @@ from typing import Any
 
 from agentguard import Guard, InvalidInput
 from agentguard.task import Task
-from agentguard_adapters import missing
+from agentguard_adapters.versions import needs
 
-try:
+with needs("langchain-core", "1.5.4", extra="langchain"):
     from langchain_core.tools import BaseTool, BaseToolkit
     from langchain_core.tools import tool as make_tool
 
     from agentguard_adapters.langchain_run import OnDeny
     from agentguard_adapters.langchain_tool import GuardedTool
-except ImportError as error:
-    raise missing("langchain-core 1.7 or later", "langchain", error) from error
 
 __all__ = ["GuardedTool", "guard_tool", "guard_tools"]
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException
+from langchain_core.tools.base import _get_runnable_config_param
 from pydantic import ValidationError
 
 from agentguard import Guard, InvalidInput
@@ -18,14 +20,6 @@ from agentguard.canonical import Frozen, freeze, thaw
 from agentguard.integrity import Tool as Pinned
 from agentguard.integrity import bare, register
 from agentguard.plain import plain
-from agentguard_adapters import missing
-
-try:
-    from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException
-    from langchain_core.tools.base import _get_runnable_config_param
-    from langchain_core.utils.pydantic import model_json_schema
-except ImportError as error:
-    raise missing("langchain-core 1.7 or later", "langchain", error) from error
 
 #: The exceptions by which LangGraph suspends a tool, to call it again under the same id when the run goes on.
 PAUSES = ("langgraph.errors.GraphBubbleUp",)
@@ -100,8 +94,11 @@ class Inner:
 
     def _pin(self, bodies: list[Callable[..., Any]], known: Pinned | None) -> Pinned:
         inner = self.tool
-        schema = inner.tool_call_schema
-        shape = schema if isinstance(schema, dict) else model_json_schema(schema)
+        schema: Any = inner.tool_call_schema
+        if isinstance(schema, dict):
+            shape = schema
+        else:  # a model of pydantic, or of pydantic.v1
+            shape = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema.schema()
         tool = register(
             bodies[0],
             name=inner.name,

@@ -1,4 +1,4 @@
-"""LangGraph (1.2): the hook of `ToolNode`, which `create_agent` and deepagents use too.
+"""LangGraph (1.x): the hook of `ToolNode`, which `create_agent` and deepagents use too.
 
     node = guard_tool_node(guard, tools, agent="triage")
 
@@ -16,18 +16,16 @@ from typing import Any
 from agentguard import Denied, Guard, InvalidInput, ToolCall
 from agentguard.context import current_task
 from agentguard.task import Task
-from agentguard_adapters import missing
 from agentguard_adapters.langchain_core import GuardedTool, guard_tool, guard_tools
 from agentguard_adapters.langchain_run import Backstop, OnDeny, answer, backstop, node_fills
 from agentguard_adapters.seats import acting_as, seat
+from agentguard_adapters.versions import needs
 
-try:
+with needs("langgraph", "1.1.5", extra="langchain"):
     from langchain_core.messages import ToolMessage
     from langchain_core.tools import BaseTool
     from langgraph.prebuilt import ToolNode
     from langgraph.prebuilt.tool_node import ToolCallRequest
-except ImportError as error:
-    raise missing("langgraph 1.2 or later", "langchain", error) from error
 
 __all__ = ["ToolCallHook", "acting_as", "guard_tool_node"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from agentguard_adapters.versions import needs
 
-with needs("mcp", "1.30"):
+with needs("mcp", "1.23"):
     from agentguard_adapters.mcp_client import CALL_ID, guard_session
     from agentguard_adapters.mcp_server import guard_server
 

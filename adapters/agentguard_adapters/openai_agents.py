@@ -25,7 +25,7 @@ from agentguard_adapters.seats import seat
 from agentguard_adapters.stand_in import Asked, OnDeny, asking, stand_in, told
 from agentguard_adapters.versions import needs
 
-with needs("openai-agents", "0.24"):
+with needs("openai-agents", "0.22.3"):
     from agents import Handoff, handoff
 
     from agentguard_adapters.openai_agents_function import FRAMEWORK, RunDenied, arguments_of

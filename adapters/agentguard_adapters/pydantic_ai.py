@@ -19,7 +19,7 @@ from agentguard.task import Task
 from agentguard_adapters.stand_in import Asked, OnDeny, told
 from agentguard_adapters.versions import needs
 
-with needs("pydantic-ai-slim", "2.68", extra="pydantic-ai"):
+with needs("pydantic-ai-slim", "2.54", extra="pydantic-ai"):
     from pydantic import ValidationError
     from pydantic_ai import ModelRetry
     from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering

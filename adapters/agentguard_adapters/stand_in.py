@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
 from agentguard.canonical import Frozen, freeze
-from agentguard.context import current_task
+from agentguard.context import current_task, restore
 from agentguard.decision import Reason, Stage
 from agentguard.integrity import Tool, bare, register
 from agentguard.plain import is_json, plain
@@ -32,6 +31,7 @@ __all__ = ["Asked", "OnDeny", "announced", "asking", "claimed", "pinned_of", "st
 
 #: How a denial leaves: as words to the model, or raised.
 OnDeny: TypeAlias = Literal["message", "raise"]
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class Asked:
@@ -87,22 +87,27 @@ class Asked:
 _asked: ContextVar[Asked | None] = ContextVar("agentguard.asked", default=None)
 
 
-@contextmanager
-def asking(
-    agent: str | None,
-    tool: str,
-    call_id: str | None = None,
-    presented: Mapping[str, Any] | None = None,
-    task: Task | None = None,
-) -> Iterator[Asked]:
+class asking:  # noqa: N801  # used as a function, in `with`; a generator would cost each call a microsecond
     """Say what a framework's hook knows of the call that runs inside. Threads need `contextvars.copy_context()`, as everywhere."""
-    asked = Asked(agent, tool, call_id, presented, task)
-    token = _asked.set(asked)
-    try:
-        yield asked
-    finally:
-        with suppress(ValueError):  # an abandoned coroutine is closed in another context, where there is nothing to reset
-            _asked.reset(token)
+
+    __slots__ = ("_asked", "_token")
+
+    def __init__(
+        self,
+        agent: str | None,
+        tool: str,
+        call_id: str | None = None,
+        presented: Mapping[str, Any] | None = None,
+        task: Task | None = None,
+    ) -> None:
+        self._asked = Asked(agent, tool, call_id, presented, task)
+
+    def __enter__(self) -> Asked:
+        self._token = _asked.set(self._asked)
+        return self._asked
+
+    def __exit__(self, *exc: object) -> None:
+        restore(_asked, self._token)  # an abandoned coroutine is closed in another context, where there is nothing to restore
 
 
 def announced(tool: str) -> Asked | None:
@@ -159,8 +164,11 @@ def stand_in(
             try:
                 call, live, hidden = turn.bind(args, kwargs)
                 permit = await guard.acheck(call, task=turn.task, tool=tool, binder=turn.bound)
-                with _acting(turn.task):
+                token = current_task.set(turn.task)
+                try:
                     return await permit.arun(body, hidden, live)
+                finally:
+                    restore(current_task, token)
             except Denied as denied:
                 return turn.answer(denied, on_deny)
 
@@ -171,8 +179,11 @@ def stand_in(
             try:
                 call, live, hidden = turn.bind(args, kwargs)
                 permit = guard.check(call, task=turn.task, tool=tool, binder=turn.bound)
-                with _acting(turn.task):
+                token = current_task.set(turn.task)
+                try:
                     return permit.run(body, hidden, live)
+                finally:
+                    restore(current_task, token)
             except Denied as denied:
                 return turn.answer(denied, on_deny)
 
@@ -210,7 +221,7 @@ class _Turn:
     def __init__(self, stand: _StandIn, asked: Asked | None) -> None:
         self._stand, self._asked = stand, asked
         self.task: Task | None = None
-        self._bound: Mapping[str, Frozen] = {}
+        self._bound: Mapping[str, Frozen] | None = None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, dict[str, Any], dict[str, Any]]:
         """The call as the model presented it; checked arguments that are live objects; the framework's own. Raises Denied."""
@@ -226,7 +237,8 @@ class _Turn:
         try:
             given = stand.tool.parameters.present(tuple([value for at, value in enumerate(args) if at not in stand.places]), given)
             shown = {one: plain(value) for one, value in given.items()}
-            self._bound = stand.tool.parameters.bind(MappingProxyType({one: freeze(value) for one, value in shown.items()}))
+            if asked is not None and asked.presented is not None and not _alike(asked.presented, shown):
+                self._bound = stand.tool.parameters.bind(MappingProxyType({one: freeze(value) for one, value in shown.items()}))
         except InvalidInput as error:
             return ToolCall.malformed(agent, stand.tool.name, str(error)), {}, hidden
         live = {one: value for one, value in given.items() if shown[one] is not value}
@@ -242,7 +254,7 @@ class _Turn:
         extra = sorted(presented.keys() - parameters.names)
         if extra and not parameters.var_keyword:
             raise InvalidInput(f"the tool has no argument {extra[0]!r}", hint=f"it takes {', '.join(sorted(parameters.names)) or 'none'}")
-        return self._bound
+        return self._bound if self._bound is not None else parameters.bind(presented)
 
     def answer(self, denied: Denied, on_deny: OnDeny) -> str:
         if self._asked is not None:
@@ -252,13 +264,16 @@ class _Turn:
         return told(denied)
 
 
-@contextmanager
-def _acting(task: Task | None) -> Iterator[None]:
-    token = current_task.set(task)
-    try:
-        yield
-    finally:
-        current_task.reset(token)
+def _alike(presented: Mapping[str, Any], shown: Mapping[str, Any]) -> bool:
+    """Whether the tool gets just what the model presented: the same names and scalars. (`True == 1`, so types count. What has parts may be
+    changed meanwhile, so it is not compared here.)"""
+    if presented.keys() != shown.keys():
+        return False
+    for one, value in shown.items():
+        kind = type(value)
+        if kind is not type(presented[one]) or kind not in _SCALARS or value != presented[one]:
+            return False
+    return True
 
 
 def _undecorated(fn: Callable[..., Any], guard: Guard) -> tuple[Callable[..., Any], Tool | None]:

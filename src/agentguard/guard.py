@@ -161,6 +161,8 @@ class Guard:
         if ToolCall(NOBODY, tool.name, {}).defect:
             raise InvalidInput(f"the tool name {tool.name!r:.80} must be 1 to 256 printable ASCII characters")
         known = self.tools.get(tool.name)
+        if known is not None and known.is_the_same(tool):
+            return known
         if known is None or known.fingerprint != tool.fingerprint:
             if known is not None and not self._unsafe_development:
                 raise InvalidInput(

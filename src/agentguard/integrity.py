@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import BuiltinMethodType
 from typing import Any, Final, TypeAlias
@@ -85,6 +85,12 @@ class Tool:
             return False
         # A method of a built-in object is made anew each time it is asked for; their own comparison is by object and name.
         return target is self.target or (type(target) is type(self.target) is BuiltinMethodType and target == self.target)
+
+    def is_the_same(self, other: Tool) -> bool:
+        """Whether `other` is this very object pinned again, and all that differs is the inside of a mutable value in its closure, which is
+        state and not pinned."""
+        alike = replace(other.entry, closure=self.entry.closure) == self.entry
+        return self.target is other.target and not self.opaque and alike and not self.changed()
 
     def pauses_on(self, error: BaseException) -> bool:
         """Whether this exception is the framework's way to interrupt the tool."""

@@ -48,8 +48,8 @@ class TestDeepAgents(AdapterConformance):
 
     def agent(self, scene: Scene) -> Any:
         behind = [RewritingMiddleware(scene.rewrite)] if scene.rewrite is not None else []
-        middleware = [GuardMiddleware(scene.guard, scene.agent, on_deny=scene.on_deny), *behind]
-        return deepagents.create_deep_agent(scripted(*scene.steps), list(scene.tools), middleware=middleware)
+        guarded = [GuardMiddleware(scene.guard, scene.agent, on_deny=scene.on_deny)] if scene.guard is not None else []
+        return deepagents.create_deep_agent(scripted(*scene.steps), list(scene.tools), middleware=[*guarded, *behind])
 
     def run(self, scene: Scene, mode: Mode) -> list[Reply]:
         agent = self.agent(scene)

@@ -35,9 +35,7 @@ agents:
 
 class TestDspy(AdapterConformance):
     out_of_reach: ClassVar[Mapping[str, str]] = {"the function that was given": "plain Python for whoever holds it"}
-    not_applicable: ClassVar[Mapping[str, str]] = {
-        "a_replayed_call_id_is_refused": "DSPy gives tools no call id: test_dspy_gives_tools_no_call_id",
-    }
+    names_calls = False  # test_dspy_gives_tools_no_call_id
 
     def tools(self, scene: Scene) -> list[Any]:
         if scene.guard is None:

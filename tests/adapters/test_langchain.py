@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,8 +39,8 @@ class TestLangChain(AdapterConformance):
 
     def agent(self, scene: Scene) -> Any:
         behind = [RewritingMiddleware(scene.rewrite)] if scene.rewrite is not None else []
-        middleware = [GuardMiddleware(scene.guard, scene.agent, on_deny=scene.on_deny), *behind]
-        return create_agent(scripted(*scene.steps), list(scene.tools), middleware=middleware)
+        guarded = [GuardMiddleware(scene.guard, scene.agent, on_deny=scene.on_deny)] if scene.guard is not None else []
+        return create_agent(scripted(*scene.steps), list(scene.tools), middleware=[*guarded, *behind])
 
     def run(self, scene: Scene, mode: Mode) -> list[Reply]:
         agent = self.agent(scene)
@@ -150,8 +151,11 @@ def test_tools_of_the_provider_are_refused(guard: Guard) -> None:
 @pytest.mark.parametrize("mode", ["batched", "per_call"])
 def test_human_in_the_loop_may_edit_and_the_edit_is_checked(guard: Guard, guard_first: bool, mode: Any) -> None:
     """An approval that edits the call comes before the decision, wherever the guard stands; and it does not use the call up."""
+    options: Any = {"interrupt_mode": mode} if mode != "batched" else {}
+    if not options.keys() <= inspect.signature(HumanInTheLoopMiddleware).parameters.keys():
+        pytest.skip(f"this version of LangChain has no {mode} approvals")
     for edited, outcome in ((8, "paid 8"), (80, "Denied (argument_not_allowed)")):
-        human = HumanInTheLoopMiddleware(interrupt_on={"pay": True}, interrupt_mode=mode)
+        human = HumanInTheLoopMiddleware(interrupt_on={"pay": True}, **options)
         middleware = [GuardMiddleware(guard, "triage"), human] if guard_first else [human, GuardMiddleware(guard, "triage")]
         agent = create_agent(scripted([Call("pay", {"amount": 3})]), [pay], middleware=middleware, checkpointer=InMemorySaver())
         config: Any = {"configurable": {"thread_id": "1"}}

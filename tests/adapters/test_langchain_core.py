@@ -49,7 +49,9 @@ class TestLangChainCore(AdapterConformance):
     }
 
     def played(self, scene: Scene) -> tuple[dict[str, BaseTool], RunnableConfig]:
-        tools = guard_tools(scene.guard, scene.tools, agent=scene.agent, on_deny=scene.on_deny)
+        if scene.guard is None:
+            return {tool.name: tool for tool in map(make_tool, scene.tools)}, {}
+        tools: list[Any] = guard_tools(scene.guard, scene.tools, agent=scene.agent, on_deny=scene.on_deny)
         callbacks: Any = [RewritingCallback(scene.rewrite)] if scene.rewrite is not None else []
         return {tool.name: tool for tool in tools}, {"callbacks": callbacks}
 

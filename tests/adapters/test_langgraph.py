@@ -43,6 +43,8 @@ class TestLangGraph(AdapterConformance):
     out_of_reach: ClassVar[Mapping[str, str]] = {"the function that was given": "whoever holds it can call it"}
 
     def graph(self, scene: Scene) -> tuple[Any, Any]:
+        if scene.guard is None:
+            return graph_of(ToolNode(list(scene.tools)), *scene.steps), {}
         node = guard_tool_node(scene.guard, scene.tools, agent=scene.agent, on_deny=scene.on_deny)
         callbacks = [RewritingCallback(scene.rewrite)] if scene.rewrite is not None else []
         return graph_of(node, *scene.steps), {"callbacks": callbacks}

@@ -93,9 +93,7 @@ class TestMcpServer(AdapterConformance):
 
 class TestMcpSession(AdapterConformance):
     modes: ClassVar[tuple[Mode, ...]] = ("async",)
-    not_applicable: ClassVar[Mapping[str, str]] = {
-        "an_exception_of_the_tool_is_recorded_and_passed_on": "its type stays with the server: test_what_broke_on_the_server_is_recorded"
-    }
+    tool_error = "RemoteToolError"  # its type stays with the server: test_what_broke_on_the_server_is_recorded
 
     def run(self, scene: Scene, mode: Mode) -> list[Reply]:
         raise NotImplementedError("MCP is asynchronous")

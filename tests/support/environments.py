@@ -91,8 +91,8 @@ class Environment(NamedTuple):
             *[f"tests/adapters/test_examples.py::test_the_injection_fails[{name}]" for name in examples],
         ]
 
-    def run(self, options: Iterable[str]) -> list[str]:
-        """Run its tests, and say what is wrong: a failure, or something that should have run and did not."""
+    def run(self, options: list[str]) -> list[str]:
+        """Run its tests, and say what is wrong: a failure, or something that should have run and did not (unless pytest has options)."""
         begin = time.monotonic()
         say(f"{self.name}: {', '.join(self.tests)}")
         self.report.unlink(missing_ok=True)
@@ -100,7 +100,9 @@ class Environment(NamedTuple):
         code = subprocess.run([*command, "--adapter-report", str(self.report), *options, *self.targets()], cwd=ROOT, check=False).returncode
         say(f"{self.name}: {time.monotonic() - begin:.0f} s")
         wrong = [f"{self.name}: pytest ended with {code}"] if code else []
-        return [*wrong, *self.missed(json.loads(self.report.read_text("utf-8")))] if self.report.exists() else wrong
+        if options or not self.report.exists():
+            return wrong
+        return [*wrong, *self.missed(json.loads(self.report.read_text("utf-8")))]
 
     def missed(self, report: dict[str, Any]) -> Iterator[str]:
         """A framework that is not there makes pytest skip its tests; here that is a failure."""

@@ -21,7 +21,9 @@ _contexts: dict[str, contextvars.Context] = {}  # 1.x: of the calls that are und
 if MAJOR == 2:
     from mcp.client import Client
     from mcp.server.mcpserver import MCPServer as Base
-    from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+    from mcp.server.mcpserver import exceptions
+
+    UnexpectedToolError: Any = getattr(exceptions, "UnexpectedToolError", exceptions.ToolError)  # from 2.1 on
 else:
     from mcp.server.fastmcp import FastMCP as Base
     from mcp.shared.memory import create_connected_server_and_client_session
@@ -43,7 +45,7 @@ class Server(Base):
         except Exception as error:
             if MAJOR == 1 or not isinstance(error, UnexpectedToolError):
                 raise
-            raise ToolError(f"{error}: {error.__cause__}") from error
+            raise exceptions.ToolError(f"{error}: {error.__cause__}") from error
 
 
 def server_of(tools: Sequence[Callable[..., Any]], rewrite: Rewrite | None = None) -> Any:

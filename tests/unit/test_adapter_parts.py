@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import datetime
 import decimal
@@ -9,6 +10,7 @@ import enum
 import functools
 import ipaddress
 import pathlib
+import types
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from agentguard.integrity import register
 from agentguard.plain import is_json, plain
 from agentguard.testing import assert_denied, records
 from agentguard_adapters.seats import acting_as, seat
+from agentguard_adapters.stand_in import asking
 
 POLICY = """
 agentguard: 1
@@ -243,3 +246,19 @@ def test_seats(guard: Guard, tmp_path: Path) -> None:
                 other.check(ToolCall("helper", "read", {"path": "x"}), task=task)
     derived.close()
     assert task.closed
+
+
+def test_a_call_that_is_abandoned_ends_quietly() -> None:
+    """A coroutine that nobody awaits to its end is closed by whoever finds it, in another context."""
+
+    @types.coroutine
+    def suspended() -> Any:
+        yield
+
+    async def hook() -> None:
+        with asking("reader", "read"):
+            await suspended()
+
+    waiting = hook()
+    contextvars.copy_context().run(waiting.send, None)
+    waiting.close()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from agentguard import Denied, Guard, InvalidInput, OutcomeUnrecorded, ToolCall
+from agentguard.integrity import register
 from agentguard.log import iter_records
 
 POLICY = """
@@ -483,3 +484,23 @@ def test_an_opaque_tool_needs_the_policys_word(home: Path) -> None:
             guard.tool(len)
             with guard.task("a", initiator="user:x"):
                 assert guard.decide(ToolCall("a", "len", {"obj": "abc"})).allowed is allowed
+
+
+def test_the_same_function_may_be_pinned_again_though_its_state_moved_on(guard: Guard) -> None:
+    """What a mutable value in a closure holds is state; another value in its place is another tool."""
+
+    def made(seen: list[str]) -> Any:
+        def echo(x: Any) -> Any:
+            seen.append("x")
+            return x
+
+        return echo
+
+    echo = made([])
+    first = guard.register(register(echo))
+    echo("x")
+    assert guard.register(register(echo)) is first
+    with pytest.raises(InvalidInput, match="its closure differs"):
+        guard.register(register(made(["other"])))
+    with pytest.raises(InvalidInput, match="differs"):
+        guard.register(register(echo, injected=("x",)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from agentguard import Code, Guard
-from agentguard.testing import AdapterConformance, Call, Reply, assert_denied, checked, records
+from agentguard import Code, Denied, Guard, ToolCall
+from agentguard.testing import AdapterConformance, Call, Reply, assert_denied, checked, denied_in, records
 
 pytest_plugins = ["pytester"]
 #: Where agentguard is not installed but only on the path, pytest does not find the plugin by itself.
@@ -120,7 +121,7 @@ class TestLoop(AdapterConformance):
     modes = ("sync", "async")
 
     def guarded(self, scene):
-        return {fn.__name__: scene.guard.tool(fn) for fn in scene.tools}
+        return {fn.__name__: scene.guard.tool(fn) if scene.guard else fn for fn in scene.tools}
 
     def changed(self, scene, call):
         arguments = dict(call.arguments)
@@ -182,6 +183,7 @@ def test_the_suite_is_usable_by_others_and_finds_what_is_missing(pytester: pytes
         "test_parallel_calls_are_judged_one_by_one",
         "test_agents_in_threads_do_not_mix_authority",
         "test_agents_in_one_event_loop_do_not_mix_authority",
+        "test_overhead_is_measured",
     }
 
 
@@ -192,13 +194,36 @@ def failures(pytester: pytest.Pytester) -> set[str]:
     return {line.split("[")[0].split(" ")[0] for line in lines}
 
 
-@pytest.mark.parametrize("attribute", ["not_applicable", "out_of_reach"])
-def test_exceptions_from_the_suite_are_counted(attribute: str) -> None:
+def test_exceptions_from_the_suite_are_counted() -> None:
     class Lax(AdapterConformance):
+        out_of_reach: ClassVar[Mapping[str, str]] = {"one": "", "two": "", "three": ""}
         run: Any = None
         arun: Any = None
         twins: Any = None
 
-    setattr(Lax, attribute, {"one": "", "two": "", "three": ""})
     with pytest.raises(AssertionError):
         Lax().test_exceptions_from_the_rule_are_few()
+
+
+def test_a_case_cannot_be_replaced() -> None:
+    class Mild(AdapterConformance):
+        run: Any = None
+        arun: Any = None
+        twins: Any = None
+
+    Mild().test_exceptions_from_the_rule_are_few()
+    Mild.test_deny_prevents_execution = lambda self, conforming, mode: None  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="the same for every adapter"):
+        Mild().test_exceptions_from_the_rule_are_few()
+
+
+def test_a_denial_is_found_where_a_framework_put_it(tmp_path: Path) -> None:
+    with Guard.open(POLICY, home=tmp_path / "home", durability="process") as guard, pytest.raises(Denied) as caught:
+        guard.check(ToolCall("reader", "read", {"path": "/srv/a"}))
+    denied = caught.value
+    cause, context, looped = RuntimeError("cause"), RuntimeError("context"), RuntimeError("loop")
+    cause.__cause__, context.__context__, looped.__context__ = denied, denied, RuntimeError("other")
+    looped.__context__.__context__ = looped
+    inside = ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [cause])])
+    assert all(denied_in(error) is denied for error in (denied, cause, context, inside))
+    assert denied_in(looped) is None

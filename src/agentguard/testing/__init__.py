@@ -14,10 +14,10 @@ An adapter's tests inherit `AdapterConformance` and say in three methods how the
 import pytest
 
 # Before they are imported, so that their asserts say what was compared.
-pytest.register_assert_rewrite("agentguard.testing.conformance", "agentguard.testing.evidence")
+pytest.register_assert_rewrite("agentguard.testing.cases", "agentguard.testing.conformance", "agentguard.testing.evidence")
 
 from agentguard.testing.conformance import AdapterConformance  # noqa: E402
-from agentguard.testing.evidence import assert_denied, checked, records  # noqa: E402
+from agentguard.testing.evidence import assert_denied, checked, denied_in, records  # noqa: E402
 from agentguard.testing.scene import ASYNC, MODES, Call, Mode, Reply, Scene  # noqa: E402
 
-__all__ = ["ASYNC", "MODES", "AdapterConformance", "Call", "Mode", "Reply", "Scene", "assert_denied", "checked", "records"]
+__all__ = ["ASYNC", "MODES", "AdapterConformance", "Call", "Mode", "Reply", "Scene", "assert_denied", "checked", "denied_in", "records"]

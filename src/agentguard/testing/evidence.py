@@ -26,6 +26,20 @@ def checked(guard: Guard, execution: str) -> Any:
     return parse(values.get("bound", values["arguments"]))
 
 
+def denied_in(error: BaseException) -> Denied | None:
+    """The denial that an exception is or comes from: along causes and contexts, and inside exception groups."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, Denied):
+            return one
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+    return None
+
+
 @contextmanager
 def assert_denied(code: Code | str | None = None) -> Iterator[pytest.ExceptionInfo[Denied]]:
     """Pass if the block raises Denied with this code, or with any if none is given. Its `.value.decision` tells the rest."""

@@ -1,4 +1,4 @@
-"""The pytest plugin: `guard`, `guard_policy` and `assert_denied`."""
+"""The pytest plugin: `guard`, `guard_policy` and `assert_denied`, and `--adapter-report`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ import pytest
 
 from agentguard import Code, Denied, Guard
 from agentguard.testing import assert_denied as _assert_denied
+from agentguard.testing.report import Report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("agentguard").addoption(
+        "--adapter-report", type=Path, metavar="FILE", help="write what became of the adapters' conformance suites, as JSON"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "guard_policy(policy, **options): path or text of the policy for the `guard` fixture; options of Guard.open"
     )
+    report = config.getoption("adapter_report")
+    if report is not None and not hasattr(config, "workerinput"):  # of several processes, the one that hears them all
+        config.pluginmanager.register(Report(report.absolute()), "agentguard-adapter-report")
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Reply:
 class Scene:
     """One run of one agent.
 
-    guard     the guard to put before the tools
+    guard     the guard to put before the tools; None: build the very same agent as if there were no agentguard
     agent     the agent's name in the policy
     tools     plain Python functions, typed and documented; async ones in async modes, or sync ones in any
     steps     what the model does: at each step it makes these calls at once, and after the last it says "done"
@@ -54,7 +54,7 @@ class Scene:
               framework lets it, behind the guard's hook if that is possible. None: there is no such hook
     """
 
-    guard: Guard
+    guard: Guard | None
     agent: str
     tools: Sequence[Callable[..., Any]]
     steps: Sequence[Sequence[Call]]
