@@ -231,12 +231,15 @@ class _Turn:
             agent, call_id = asked.agent or agent, asked.call_id
             task = asked.task if asked.task is not None else task
         agent, self.task = seat(stand.guard, agent, task)
-        given = dict(kwargs)
-        hidden = {one: given.pop(one) for one in stand.tool.entry.injected if one in given}
-        hidden.update({stand.places[at]: value for at, value in enumerate(args) if at in stand.places})
+        given, hidden = kwargs, {}
+        if stand.tool.entry.injected:
+            given = dict(kwargs)
+            hidden = {one: given.pop(one) for one in stand.tool.entry.injected if one in given}
+            hidden.update({stand.places[at]: value for at, value in enumerate(args) if at in stand.places})
+            args = tuple([value for at, value in enumerate(args) if at not in stand.places])
         try:
-            given = stand.tool.parameters.present(tuple([value for at, value in enumerate(args) if at not in stand.places]), given)
-            shown = {one: plain(value) for one, value in given.items()}
+            given = stand.tool.parameters.present(args, given)
+            shown = {one: value if type(value) in _SCALARS else plain(value) for one, value in given.items()}
             if asked is not None and asked.presented is not None and not _alike(asked.presented, shown):
                 self._bound = stand.tool.parameters.bind(MappingProxyType({one: freeze(value) for one, value in shown.items()}))
         except InvalidInput as error:
@@ -244,8 +247,10 @@ class _Turn:
         live = {one: value for one, value in given.items() if shown[one] is not value}
         if asked is not None and asked.presented is not None:
             presented = dict(asked.presented)
-        else:  # nobody saw what the model presented: a framework's own argument that could be a model's is taken for one, and refused
-            presented = shown | {one: value for one, value in hidden.items() if one in kwargs and is_json(value)}
+        else:
+            presented = shown
+            if hidden:  # nobody saw what the model presented: a framework's own argument that could be a model's is taken for one
+                presented = shown | {one: value for one, value in hidden.items() if one in kwargs and is_json(value)}
         return ToolCall(agent, stand.tool.name, presented, call_id), live, hidden
 
     def bound(self, presented: Mapping[str, Frozen]) -> Mapping[str, Frozen]:
