@@ -14,7 +14,14 @@ from agentguard.analysis.trace import Called, from_home, from_lines
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
 
-OLD = "agentguard: 1\nname: old\nagents:\n  a:\n    tools: {mail: {to: any}, drop: {}, save: {x: {range: {max: 0}}}}\n    budgets: [{calls: 4, per: task}]\n"
+OLD = """
+agentguard: 1
+name: old
+agents:
+  a:
+    tools: {mail: {to: any}, drop: {}, save: {x: {range: {max: 0}}}}
+    budgets: [{calls: 4, per: task}]
+"""
 NEW = "agentguard: 1\nname: new\nagents:\n  a:\n    tools: {mail: {to: {email: {domains: [example.com]}}}, save: {x: any}}\n"
 
 
