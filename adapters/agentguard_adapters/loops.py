@@ -26,7 +26,7 @@ from agentguard import Guard, InvalidInput
 from agentguard.errors import AgentguardError
 from agentguard.task import Task
 from agentguard_adapters.loops_calls import Wanted, calls_of
-from agentguard_adapters.stand_in import Asked, OnDeny, asking, pinned_of, stand_in, told
+from agentguard_adapters.stand_in import Asked, OnDeny, asking, awaited, pinned_of, stand_in, told
 
 __all__ = ["Toolbox", "guard_tools"]
 
@@ -68,10 +68,10 @@ class Toolbox:
         self.functions: dict[str, Callable[..., Any]] = {}
         for tool in guard_tools(guard, tools, agent=agent, task=task, on_deny=on_deny):
             pinned = pinned_of(tool)
-            assert pinned is not None  # a stand-in has one
-            if pinned.name in self.functions:
-                raise InvalidInput(f"two tools are called {pinned.name!r}")
-            self.functions[pinned.name] = tool
+            name = pinned.name if pinned is not None else tool.__name__
+            if name in self.functions:
+                raise InvalidInput(f"two tools are called {name!r}")
+            self.functions[name] = tool
 
     def schemas(self, api: Literal["chat", "responses"] = "chat") -> list[dict[str, Any]]:
         """The functions as the model's `tools`: name, docstring, and a schema from the annotations."""
@@ -125,8 +125,8 @@ class Toolbox:
             return arguments
         with asking(self._agent, call.name, call.id, arguments, self._task):
             try:
-                output = self.functions[call.name](**arguments)
-                return _text([item async for item in output] if inspect.isasyncgen(output) else await output)
+                output = await awaited(self.functions[call.name])(**arguments)
+                return _text([item async for item in output] if inspect.isasyncgen(output) else output)
             except Exception as error:  # noqa: BLE001
                 return self._failed(error)
 

@@ -57,8 +57,10 @@ class GuardCapability(AbstractCapability):
 
     def _end(self, asked: Asked, reply: type[Exception], mistakes: str = "") -> Exception:
         """How a denial leaves."""
-        assert asked.denied is not None
-        return asked.denied if self._on_deny == "raise" else reply(told(asked.denied, mistakes))
+        denied = asked.denied
+        if denied is None:
+            raise InvalidInput("a call that was not denied does not end as one")
+        return denied if self._on_deny == "raise" else reply(told(denied, mistakes))
 
     # --- what the framework asks ------------------------------------------------------------------------------------------------
 
