@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentguard.cli import policy_diff, policy_prove, policy_simulate, policy_test
+from agentguard.cli import policy_diff, policy_learn, policy_prove, policy_simulate, policy_test
 from agentguard.cli.exits import INVALID, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption
 from agentguard.cli.terminal import count, print_json, result, say, table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Check a policy, show what it says, explain what an agent may do.\n\nExample: `agentguard policy check policies/*.yaml`",
+    help="Check a policy, show what it says, explain what an agent may do.\n\nExample: `agentguard policy check policies/support.yaml`",
 )
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy, a YAML file.")]
@@ -225,3 +225,4 @@ app.command("test")(policy_test.run_cases)
 app.command("simulate")(policy_simulate.simulate)
 app.command("diff")(policy_diff.diff)
 app.command("prove")(policy_prove.prove)
+app.command("learn")(policy_learn.learn)

@@ -18,6 +18,7 @@ from agentguard.cli.doctor import doctor
 from agentguard.cli.init import init
 from agentguard.cli.lineage import lineage
 from agentguard.cli.log import app as log_app
+from agentguard.cli.observe import observe
 from agentguard.cli.policy import app as policy_app
 from agentguard.cli.stop import stop
 from agentguard.cli.tools import app as tools_app
@@ -75,6 +76,7 @@ def root(
 
 app.command("demo")(demo)
 app.command("init")(init)
+app.command("observe")(observe)
 app.add_typer(policy_app, name="policy")
 app.add_typer(artifact_app, name="artifact")
 app.command("check")(check)
