@@ -35,7 +35,7 @@ class GuardHook:
 
     def __init__(self, guard: Guard, agent: str, task: Task | None = None, on_deny: OnDeny = "message") -> None:
         self.guard, self._agent, self._task, self._on_deny = guard, agent, task, on_deny
-        self._known: dict[int, tuple[Any, Callable[..., Any]]] = {}
+        self._known: dict[tuple[int, str], tuple[Any, Callable[..., Any]]] = {}
         self.__name__ = "agentguard"
 
     def __call__(self, function_name: str, function_call: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -92,11 +92,12 @@ class GuardHook:
     def _stand_before(self, call: FunctionCall) -> None:
         """Let this call run a stand-in of its tool; the tool itself stays as it is."""
         entry = call.function.entrypoint
-        known = self._known.get(id(entry))
+        key = (id(entry), call.function.name)  # two tools may share a function; the policy may not say the same of them
+        known = self._known.get(key)
         if known is None:
             if len(self._known) >= _MAX_TOOLS:  # an application that makes its tools anew for each run
                 self._known.clear()
-            known = self._known[id(entry)] = (entry, self._stand_for(call, entry))
+            known = self._known[key] = (entry, self._stand_for(call, entry))  # kept, so the id is not given to another one
         call.function = call.function.model_copy()
         call.function.entrypoint = known[1]
 

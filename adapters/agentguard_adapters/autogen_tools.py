@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from agentguard import Denied, Guard, InvalidInput
 from agentguard.decision import Decision
 from agentguard.task import Task
-from agentguard_adapters.stand_in import Asked, announced, asking, stand_in, told
+from agentguard_adapters.stand_in import Asked, announced, asking, awaited, stand_in, told
 from agentguard_adapters.versions import needs
 
 with needs("autogen-core", "0.7.5", extra="autogen"):
@@ -146,7 +146,7 @@ class GuardedStreamTool(GuardedTool, BaseStreamTool):
 
     async def run_stream(self, args: BaseModel, cancellation_token: Any) -> AsyncGenerator[Any, None]:
         given = {**_fields(args), ARGS: args, TOKEN: cancellation_token}
-        items = await asyncio.to_thread(self._stand, **given)  # the decision waits for the disk, and the event loop must not
+        items = await awaited(self._stand)(**given)
         async with aclosing(items):
             async for item in items:
                 yield item

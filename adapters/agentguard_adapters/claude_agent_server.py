@@ -52,6 +52,10 @@ class GuardedServer:
         if self._announced.pop(call_id, None) is None:
             self._announced[call_id] = announced
 
+    def came(self, call_id: str) -> bool:
+        """Whether the announced call came here. If not, and it ran, another server of this name took it."""
+        return self._announced.pop(call_id, None) is None
+
     async def call(self, name: str, arguments: Mapping[str, Any], call_id: str | None, go: Callable[[], Awaitable[Any]]) -> Any:
         """One call as the program sends it. `go` is the server's own way to the tool."""
         announced = self._announced.pop(call_id or "", None)

@@ -114,7 +114,9 @@ class Session:
     async def after(self, data: Any, tool_use_id: str | None, context: Any) -> dict[str, Any]:
         """PostToolUse: the tool ran, and this is what it gave."""
         try:
-            if await self.runs.end(str(tool_use_id), output=data.get("tool_response")) or data["tool_name"] in self._servers:
+            inside = self._servers.get(data["tool_name"])
+            came = inside is not None and inside[0].came(str(tool_use_id))
+            if await self.runs.end(str(tool_use_id), output=data.get("tool_response")) or came:
                 return {}
         except OutcomeUnrecorded as error:  # the model may not have the output: end the session
             return {"continue_": False, "stopReason": str(error)}

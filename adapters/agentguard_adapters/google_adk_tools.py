@@ -18,7 +18,7 @@ from typing import Any
 
 from agentguard import Denied, Guard, InvalidInput
 from agentguard.task import Task
-from agentguard_adapters.stand_in import Asked, OnDeny, asking, stand_in, told
+from agentguard_adapters.stand_in import Asked, OnDeny, asking, awaited, stand_in, told
 from agentguard_adapters.versions import needs
 
 with needs("google-adk", "2.13"):
@@ -174,7 +174,7 @@ def _alike(fn: Callable[..., Any], body: Callable[..., Any]) -> Callable[..., An
 
         @functools.wraps(body)
         async def made(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-            given = body(*args, **kwargs)
+            given = await awaited(body)(*args, **kwargs)
             if not inspect.isasyncgen(given):  # a denial
                 yield given
                 return

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from agentguard import Guard, InvalidInput
+from agentguard.context import restore
 from agentguard.plain import is_json
 from agentguard.task import Task
 from agentguard_adapters.forms import stand_ins
@@ -97,8 +98,9 @@ def _place_of_call() -> tuple[int, int]:
 
 
 step: ContextVar[Step | None] = ContextVar("agentguard.haystack", default=None)
-#: The tool whose own `invoke` is running, and its arguments: with them it may call its other form, which is no other call.
-_within: ContextVar[tuple[Tool, dict[str, Any]] | None] = ContextVar("agentguard.haystack.within", default=None)
+#: The tool whose own `invoke` is running, by which way, with which arguments: with these it may go on to its other way, once, which is no
+#: other call.
+_within: ContextVar[tuple[Tool, Any, dict[str, Any], list[bool]] | None] = ContextVar("agentguard.haystack.within", default=None)
 
 
 def _claim(seat: Seat, tool: str, arguments: Mapping[str, Any]) -> Announced:
@@ -154,14 +156,14 @@ def _whole(tool: Tool, run: Callable[..., Any], run_async: Callable[..., Any]) -
     """The tool's own ways of being invoked, one of which may be made of the other."""
 
     def body(**arguments: Any) -> Any:
-        token = _within.set((tool, arguments))
+        token = _within.set((tool, run, arguments, [True]))
         try:
             return run(**arguments)
         finally:
             _within.reset(token)
 
     async def async_body(**arguments: Any) -> Any:
-        token = _within.set((tool, arguments))
+        token = _within.set((tool, run_async, arguments, [True]))
         try:
             return await run_async(**arguments)
         finally:
@@ -182,6 +184,7 @@ class _Way:
     @contextmanager
     def taken(self, kwargs: Mapping[str, Any]) -> Iterator[None]:
         call = _claim(self.seat, self.tool.name, kwargs)
+        token = step.set(None)  # the other calls of the step are not the tool's, whatever it invokes
         with call.asking(self.pinned) as asked:
             try:
                 forged = sorted(name for name in self.injected & kwargs.keys() if kwargs[name] is not None and is_json(kwargs[name]))
@@ -190,11 +193,19 @@ class _Way:
                 yield
             except Exception as error:  # noqa: BLE001  # the tool's own goes on
                 call.fail(asked, error)
+            finally:
+                restore(step, token)
 
 
-def _is_within(tool: Tool, kwargs: dict[str, Any]) -> bool:
+def _is_within(tool: Tool, way: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether this is the tool's own way on; the call of an agent that the tool runs is none."""
     within = _within.get()
-    return within is not None and within[0] is tool and within[1] == kwargs
+    if within is None or step.get() is not None or within[0] is not tool or within[1] is way or within[2] != kwargs:
+        return False
+    try:
+        return within[3].pop()  # atomic: of two calls, one gets it
+    except IndexError:
+        return False
 
 
 def _put(tool: Tool, way: _Way, own: tuple[Any, Any], bodies: Sequence[Any]) -> None:
@@ -203,14 +214,14 @@ def _put(tool: Tool, way: _Way, own: tuple[Any, Any], bodies: Sequence[Any]) -> 
 
     @functools.wraps(own[0])
     def invoke(**kwargs: Any) -> Any:
-        if _is_within(tool, kwargs):
+        if _is_within(tool, own[0], kwargs):
             return own[0](**kwargs)
         with way.taken(kwargs):
             return sync_body(**kwargs)
 
     @functools.wraps(own[1])
     async def invoke_async(**kwargs: Any) -> Any:
-        if _is_within(tool, kwargs):
+        if _is_within(tool, own[1], kwargs):
             return await own[1](**kwargs)
         with way.taken(kwargs):
             return await async_body(**kwargs)

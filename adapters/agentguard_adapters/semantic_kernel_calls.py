@@ -46,9 +46,14 @@ class Seat:
         """What a hook says of a call."""
         return asking(self.agent, tool, call_id, presented, self.task)
 
+    def called(self, function: Any) -> str:
+        """The name that a function is judged under. One that stands in two plugins has that of the first, where it was registered."""
+        pinned = pinned_of(getattr(function, "method", None))
+        return pinned.name if pinned is not None else self.name(function)
+
     async def judge(self, function: Any, run: Callable[[Any], Awaitable[None]], context: Any) -> None:
         """Run a function of the kernel: a method by its stand-in, any other, such as a prompt, by one around its run."""
-        tool, method = self.name(function), isinstance(function, KernelFunctionFromMethod)
+        tool, method = self.called(function), isinstance(function, KernelFunctionFromMethod)
         above = announced(tool)  # by invoke_function_call
         if above is None and not method:
             return await run(context)  # the application's own prompt; what the model calls in it comes here by itself
@@ -143,7 +148,7 @@ class GuardedKernel(Kernel):
     def _tool(self, function_call: Any) -> str:
         try:
             seat: Seat = self._agentguard
-            return seat.name(self.get_function(function_call.plugin_name, function_call.function_name))
+            return seat.called(self.get_function(function_call.plugin_name, function_call.function_name))
         except KernelException:
             return str(function_call.name)
 

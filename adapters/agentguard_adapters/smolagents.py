@@ -24,9 +24,8 @@ from agentguard_adapters.versions import needs
 with needs("smolagents", "1.26"):
     from smolagents import CodeAgent, LocalPythonExecutor, MultiStepAgent, Tool
     from smolagents import tool as make
-    from smolagents.default_tools import FinalAnswerTool
 
-from agentguard_adapters.smolagents_run import Binding, ToolDenied, asking_class, carrying_class
+from agentguard_adapters.smolagents_run import Binding, ToolDenied, answers, asking_class, carrying_class
 
 __all__ = ["ToolDenied", "guard_agent", "guard_tools"]
 
@@ -118,7 +117,7 @@ def _ready(member: Any) -> None:
             raise InvalidInput(f"the managed agent {name!r:.80} is not guarded", hint="guard it first, with guard_agent")
     for name, tool in member.tools.items():
         by, original = _made.get(tool, (None, tool))
-        if type(tool) is FinalAnswerTool or by is binding:
+        if answers(name, tool) or by is binding:
             continue
         if by is binding.guard:
             tool = original  # one that `guard_tools` made: one call is one decision

@@ -59,6 +59,11 @@ class _Given(dict[str, Any]):
         return True
 
 
+def answers(name: str, tool: Any) -> bool:
+    """Whether this is the agent's answer, and no act: smolagents' own tool for it, in its place, and as it came."""
+    return name == "final_answer" and type(tool) is FinalAnswerTool and "forward" not in vars(tool)
+
+
 def asking_class(base: Any) -> Any:
     """The class of an agent, guarded: `agentguard_binding` on an instance says by what."""
 
@@ -84,7 +89,7 @@ def asking_class(base: Any) -> Any:
         def execute_tool_call(self, tool_name: str, arguments: Any) -> Any:
             """One call of a tool-calling agent. What smolagents refuses itself is recorded."""
             binding, parent = self.agentguard_binding, cast(Any, super())
-            if type(self.tools.get(tool_name)) is FinalAnswerTool:  # the agent's answer, and no act
+            if answers(tool_name, self.tools.get(tool_name)):
                 return parent.execute_tool_call(tool_name, arguments)
             binding.ready(self)
             presented, call_id = dict(arguments) if isinstance(arguments, dict) else None, getattr(arguments, "call_id", None)
@@ -133,7 +138,7 @@ def carrying_class(base: Any) -> Any:
 
         def send_tools(self, tools: dict[str, Any]) -> None:
             """Code gets functions: from a tool or an agent it could go on to what belongs to them."""
-            faces = {name: tool if type(tool) is FinalAnswerTool else self._face(name, tool) for name, tool in tools.items()}
+            faces = {name: tool if answers(name, tool) else self._face(name, tool) for name, tool in tools.items()}
             super().send_tools(faces)
             self.static_tools["getattr"] = _getattr
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -27,7 +27,7 @@ from agentguard.plain import is_json, plain
 from agentguard.task import Task
 from agentguard_adapters.seats import seat
 
-__all__ = ["Asked", "OnDeny", "announced", "asking", "claimed", "pinned_of", "stand_in", "told"]
+__all__ = ["Asked", "OnDeny", "announced", "asking", "awaited", "claimed", "pinned_of", "stand_in", "told"]
 
 #: How a denial leaves: as words to the model, or raised.
 OnDeny: TypeAlias = Literal["message", "raise"]
@@ -143,7 +143,8 @@ def stand_in(
 ) -> Callable[..., Any]:
     """A function that stands for `fn`, sync or async as it is, and asks the guard before each run.
 
-    name, injected, schema, watch, pauses   as in `agentguard.integrity.register`, which pins the function
+    name, injected, schema, watch, pauses   as in `agentguard.integrity.register`, which pins the function. One that is registered already
+                  keeps the name that it has there; a hook may announce it under either
     tool          in their place: the registered tool that `fn` is a form of (one of its `twins`)
     agent, task   who calls and by which authority, where no hook says so; by default the current task's
     on_deny       "message": the denial's sentence is returned in the place of an output; "raise": Denied is raised
@@ -155,42 +156,49 @@ def stand_in(
     tool = tool if tool is not None else known
     if tool is None:
         tool = guard.register(register(body, name=name, injected=injected, schema=schema, watch=watch, pauses=pauses))
-    stand = _StandIn(guard, tool, body, agent, task)
-    made: Any
-    if inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__):
+    stand = _StandIn(guard, tool, name or tool.name, body, agent, task)
 
-        async def made(*args: Any, **kwargs: Any) -> Any:
-            turn = stand.turn()
+    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        turn = stand.turn()
+        try:
+            call, live, hidden = turn.bind(args, kwargs)
+            permit = await guard.acheck(call, task=turn.task, tool=tool, binder=turn.bound)
+            token = current_task.set(turn.task)
             try:
-                call, live, hidden = turn.bind(args, kwargs)
-                permit = await guard.acheck(call, task=turn.task, tool=tool, binder=turn.bound)
-                token = current_task.set(turn.task)
-                try:
-                    return await permit.arun(body, hidden, live)
-                finally:
-                    restore(current_task, token)
-            except Denied as denied:
-                return turn.answer(denied, on_deny)
+                return await permit.arun(body, hidden, live)
+            finally:
+                restore(current_task, token)
+        except Denied as denied:
+            return turn.answer(denied, on_deny)
 
-    else:
-
-        def made(*args: Any, **kwargs: Any) -> Any:
-            turn = stand.turn()
+    def synchronous(*args: Any, **kwargs: Any) -> Any:
+        turn = stand.turn()
+        try:
+            call, live, hidden = turn.bind(args, kwargs)
+            permit = guard.check(call, task=turn.task, tool=tool, binder=turn.bound)
+            token = current_task.set(turn.task)
             try:
-                call, live, hidden = turn.bind(args, kwargs)
-                permit = guard.check(call, task=turn.task, tool=tool, binder=turn.bound)
-                token = current_task.set(turn.task)
-                try:
-                    return permit.run(body, hidden, live)
-                finally:
-                    restore(current_task, token)
-            except Denied as denied:
-                return turn.answer(denied, on_deny)
+                return permit.run(body, hidden, live)
+            finally:
+                restore(current_task, token)
+        except Denied as denied:
+            return turn.answer(denied, on_deny)
 
+    awaits = inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__)
+    made: Any = asynchronous if awaits else synchronous
     functools.update_wrapper(made, body)
     made.__agentguard_stand_in__ = (made, guard)
     made.__agentguard_tool__ = tool
+    made.__agentguard_awaited__ = asynchronous
     return made  # type: ignore[no-any-return]  # a function by construction
+
+
+def awaited(stand: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """A stand-in as a coroutine function. One that streams gives its stream: calling it decides at once, and where a decision waits for the
+    disk, the event loop would wait with it.
+    """
+    made: Callable[..., Awaitable[Any]] = stand.__agentguard_awaited__  # type: ignore[attr-defined]  # every stand-in has it
+    return made
 
 
 def pinned_of(fn: Any) -> Tool | None:
@@ -200,17 +208,18 @@ def pinned_of(fn: Any) -> Tool | None:
 
 
 class _StandIn:
-    """What one stand-in knows."""
+    """What one stand-in knows. `alias` is what the framework calls a tool that is registered under another name already."""
 
-    __slots__ = ("agent", "guard", "places", "task", "tool")
+    __slots__ = ("agent", "alias", "guard", "places", "task", "tool")
 
-    def __init__(self, guard: Guard, tool: Tool, body: Callable[..., Any], agent: str | None, task: Task | None) -> None:
-        self.guard, self.tool, self.agent, self.task = guard, tool, agent, task
+    def __init__(self, guard: Guard, tool: Tool, alias: str, body: Callable[..., Any], agent: str | None, task: Task | None) -> None:
+        self.guard, self.tool, self.alias, self.agent, self.task = guard, tool, alias, agent, task
         names = inspect.signature(body).parameters if tool.entry.injected else ()
         self.places = {at: one for at, one in enumerate(names) if one in tool.entry.injected}  # of arguments that come by position
 
     def turn(self) -> _Turn:
-        return _Turn(self, claimed(self.tool.name))
+        # Missed, the call would be anybody's: the current task's agent's, where the hook says that it is another one's.
+        return _Turn(self, claimed(self.tool.name) or claimed(self.alias))
 
 
 class _Turn:
@@ -228,6 +237,8 @@ class _Turn:
         stand, asked = self._stand, self._asked
         agent, task, call_id = stand.agent, stand.task, None
         if asked is not None:
+            if asked.denied is not None:  # the hook gave up on the call and told so; a thread that it left behind comes late
+                raise asked.denied
             agent, call_id = asked.agent or agent, asked.call_id
             task = asked.task if asked.task is not None else task
         agent, self.task = seat(stand.guard, agent, task)

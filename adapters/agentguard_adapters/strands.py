@@ -82,8 +82,8 @@ class GuardPlugin(Plugin):
             yield event
 
     def _known_as(self, tool: AgentTool) -> GuardedTool:
-        if isinstance(tool, GuardedTool):
-            return tool.of(self._agent, self._task)
+        if isinstance(tool, GuardedTool):  # whoever it was made for, this agent's call is this agent's
+            tool = tool.given(self._guard)
         known = self._known.get(id(tool))
         if known is None:
             if len(self._known) >= _MAX_TOOLS:  # an application that makes its tools anew for each run

@@ -12,7 +12,7 @@ from strands.types.tools import AgentTool
 
 from agentguard import Denied, Guard
 from agentguard.task import Task
-from agentguard_adapters.stand_in import asking, pinned_of, stand_in, told
+from agentguard_adapters.stand_in import asking, awaited, pinned_of, stand_in, told
 
 #: The name under which a tool that is no function gets what Strands passes beside the arguments.
 _RUN = "_strands_run"
@@ -49,9 +49,9 @@ class GuardedTool(AgentTool):
         else:
             self._stand, self._inner = _streaming(guard, tool), None
 
-    def of(self, agent: str, task: Task | None) -> GuardedTool:
-        """This tool in the hands of an agent, if it has no owner yet."""
-        return self if self._agent is not None else GuardedTool(self._guard, self._tool, agent=agent, task=task)
+    def given(self, guard: Guard) -> AgentTool:
+        """What this tool stands for, to be guarded for somebody else: one call is one decision. Another guard is asked as well."""
+        return self._tool if guard is self._guard else self
 
     @property
     def tool_name(self) -> str:
@@ -105,7 +105,7 @@ class GuardedTool(AgentTool):
             return
         last: list[Any] = []  # held back until the body is through: Strands asks for no more after it, as if the tool had been stopped
         try:
-            async for event in self._stand(**tool_use["input"], **{_RUN: _Run(tool_use, invocation_state, more)}):
+            async for event in await awaited(self._stand)(**tool_use["input"], **{_RUN: _Run(tool_use, invocation_state, more)}):
                 if isinstance(event, ToolStreamEvent):
                     yield event
                 else:
@@ -141,7 +141,7 @@ def _function(guard: Guard, tool: Any) -> Callable[..., Any]:
         return stand
 
     async def streamed(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        async for item in stand(*args, **kwargs):
+        async for item in await awaited(stand)(*args, **kwargs):
             yield item
 
     streamed.__agentguard_tool__ = pinned_of(stand)  # type: ignore[attr-defined]

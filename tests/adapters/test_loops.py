@@ -165,6 +165,7 @@ def test_the_answers_fit_the_message(guard: Guard, task: Any, shape: Callable[..
     assert tools.handle_tool_calls([]) == []
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("given", ["{", "[1]", "1", "null", '{"amount": 1, "amount": 99}', "[" * 100_000, 7, '{"amount": NaN}'])
 def test_arguments_that_cannot_be_read(guard: Guard, task: Any, given: Any) -> None:
     """Recorded under the message's id, and told, so that the model can mend them."""
