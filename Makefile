@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEEP ?=
 MODEL ?=
 
-.PHONY: demo test test-full lint types imports check bench soak clean help
+.PHONY: demo test test-full test-adapters test-matrix lint types imports bench soak clean help
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -18,7 +18,13 @@ test: $(VENV)/.dev ## everything that needs only Python: lint, types, imports, t
 	$(MAKE) lint types imports
 	$(BIN)/pytest -n auto --dist worksteal
 
-test-full: test ## test, and what needs more tools than Python (nothing yet)
+test-full: test test-adapters ## what continuous integration runs
+
+test-adapters: $(VENV)/.dev ## every adapter with its real framework, in three environments of their own (ADAPTERS="--only a")
+	PYTHONPATH=tests $(BIN)/python -m support.environments $(ADAPTERS)
+
+test-matrix: $(VENV)/.dev ## the oldest versions of some frameworks that their extras allow
+	PYTHONPATH=tests $(BIN)/python -m support.environments --oldest $(ADAPTERS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -32,12 +38,13 @@ imports: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of their own (BENCH_ARGS="--quick")
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/frameworks.py $(filter --quick,$(BENCH_ARGS))
 
 soak: $(VENV)/.dev ## the property tests for a long time
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property tests/second
 
 clean: ## remove what make made
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "agentguard needs Python 3.11 or newer (set PYTHON=/path/to/python)" >&2; exit 1; }

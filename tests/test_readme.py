@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+ADAPTERS = [ROOT / "docs" / "adapters.md", *sorted((ROOT / "docs" / "adapters").glob("*.md"))]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").glob("*.md")])
 
 
@@ -88,6 +90,28 @@ def test_commands_in_documents_exist(path: Path) -> None:
         assert verb in root.commands, f"{path.name} speaks of `agentguard {verb}`"
         if word and hasattr(root.commands[verb], "commands"):
             assert word in root.commands[verb].commands, f"{path.name} speaks of `agentguard {verb} {word}`"
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_code_in_the_adapters_pages_names_what_is_there(path: Path) -> None:
+    """It is Python, and what it imports from here exists; the frameworks need not be installed."""
+    for block in blocks(path.read_text("utf-8"), "python"):
+        tree = compile(block, path.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+            if (node.module or "").startswith("agentguard_adapters."):
+                module = ROOT / "adapters" / f"{node.module.replace('.', '/')}.py"
+                assert {alias.name for alias in node.names} <= defined(module), f"{path.name}: {ast.unparse(node)}"
+
+
+def defined(module: Path) -> set[str]:
+    """The names that a module defines or imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)

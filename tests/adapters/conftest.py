@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 for name, value in {
     "AGNO_TELEMETRY": "false",
@@ -27,3 +31,12 @@ def _connect_here(self: socket.socket, address: Any) -> None:
 
 
 socket.socket.connect = _connect_here  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """For tests that fill the stack: what other frameworks left behind is not collected just then, where its end would fail."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

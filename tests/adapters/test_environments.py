@@ -96,7 +96,7 @@ def test_the_matrix_is_written_when_it_says_something_else(document: Path) -> No
     assert matrix.kept({"a": REPORT}, {"frame"}, document)
     text = document.read_text("utf-8")
     assert "| One | a | sync, async | ✓ | ✓ |" in text
-    assert "- One, the function: out of reach: it was given" in text
+    assert "- One, out of reach: the function (it was given)" in text
     assert "| frame | 1.0 |" in text
     assert all(part in text for part in ("# A\n", "\nB\n", "\nC\n"))
     assert matrix.kept({"a": {**REPORT, "distributions": {"frame": "2.0"}}}, {"frame"}, document) == []
@@ -112,7 +112,7 @@ def test_a_skip_is_told_and_a_failure_is_not_written(document: Path) -> None:
         report["skipped"][f"tests/adapters/test_one.py::TestOne::test_a_hand_off_narrows[{mode}]"] = "Skipped: it has no hand-offs"
     matrix.kept({"a": report}, {"frame"}, document)
     text = document.read_text("utf-8")
-    assert "- One, a hand off narrows: it has no hand-offs" in text
+    assert "- One, skipped: a hand off narrows (it has no hand-offs)" in text
     adapter["cases"]["a_hand_off_narrows"] = {"sync": "passed", "async": "failed"}
     assert matrix.kept({"a": report}, {"frame"}, document)
     del adapter["cases"]["a_hand_off_narrows"]

@@ -36,14 +36,14 @@ def rendered(reports: Reports) -> str:
     found: dict[str, dict[str, Any]] = {}
     for environment, report in reports.items():
         for adapter, result in report["adapters"].items():
-            one = found.setdefault(label(adapter), {"where": [], "modes": set(), "cells": {}, "notes": {}})
+            one = found.setdefault(label(adapter), {"where": [], "modes": set(), "cells": {}, "notes": set()})
             one["where"].append(environment)
             one["modes"] |= {mode for modes in result["cases"].values() for mode in modes}
             for case, verdicts in result["cases"].items():
                 worst = max(verdicts.values(), key=list(SIGNS).index)
                 one["cells"][case] = max(one["cells"].get(case, worst), worst, key=list(SIGNS).index)
-            one["notes"] |= {f"{twin}: out of reach": why for twin, why in result["out_of_reach"].items()}
-            one["notes"] |= {case.replace("_", " "): why for case, why in skipped(adapter, result, report)}
+            one["notes"] |= {f"out of reach: {twin} ({why})" for twin, why in result["out_of_reach"].items()}
+            one["notes"] |= {f"skipped: {case.replace('_', ' ')} ({why})" for case, why in skipped(adapter, result, report)}
     header = ["adapter", "environments", "modes", *[str(number) for number, _ in enumerate(CASES, 1)]]
     lines = [_row(header), _row(["---", *["---"] * 2, *[":-:"] * len(CASES)])]
     for name, one in sorted(found.items(), key=lambda item: item[0].lower()):
@@ -51,7 +51,7 @@ def rendered(reports: Reports) -> str:
         lines.append(_row([name, " ".join(one["where"]), ", ".join(mode for mode in MODES if mode in one["modes"]), *signs]))
     lines += ["", " · ".join(f"{number} {case.replace('_', ' ')}" for number, case in enumerate(CASES, 1)), ""]
     for name, one in sorted(found.items(), key=lambda item: item[0].lower()):
-        lines += [f"- {name}, {what}: {why}" for what, why in one["notes"].items()]
+        lines += [f"- {name}, {note}" for note in sorted(one["notes"])]
     return "\n".join(lines).strip()
 
 
