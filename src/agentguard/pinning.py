@@ -104,7 +104,7 @@ class Pin:
         self.defaults = fn.__defaults__
         self.kwdefaults = dict(fn.__kwdefaults__ or {})
         # A cell that the function itself rebinds (nonlocal) is its state, not its definition.
-        own = {step.argval for step in dis.get_instructions(self.code) if step.opname in ("STORE_DEREF", "DELETE_DEREF")}
+        own = _rebound(self.code)
         names = zip(self.code.co_freevars, fn.__closure__ or (), strict=True)
         cells = [(name, cell, _content(cell)) for name, cell in names if name not in own]
         # A local function that calls itself finds itself in a cell which is filled once it is defined.
@@ -145,6 +145,12 @@ class Pin:
             if why := inner.changed():
                 return f"in the function {inner.fn.__name__} that it holds, {why}"
         return ""
+
+
+@functools.lru_cache(4096)
+def _rebound(code: CodeType) -> frozenset[str]:
+    """The closure variables that code binds anew itself."""
+    return frozenset(step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_DEREF", "DELETE_DEREF"))
 
 
 def _same(current: Mapping[str, Any], pinned: Mapping[str, Any]) -> bool:
