@@ -13,9 +13,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from types import BuiltinMethodType, CodeType
+from types import BuiltinMethodType
 from typing import Any, Final, TypeAlias
 
 from agentguard.canonical import Frozen, digest, jcs
@@ -178,12 +177,6 @@ def _source_digest(target: Any, pins: tuple[Pin, ...]) -> str:
     code = pins[0].code if pins else None
     if code is None:
         return f"type:{type(target).__module__}.{type(target).__qualname__}"
-    return _digest_of_source(code, code.co_filename)
-
-
-@lru_cache(4096)
-def _digest_of_source(code: CodeType, _: str) -> str:
-    """Remembered, since a framework may make its tools anew for each turn of a model. Equal code may stand in several files."""
     if code.co_name == "<lambda>":  # several may stand on one line
         return code_digest(code)
     try:
