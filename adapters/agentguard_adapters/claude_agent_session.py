@@ -15,6 +15,8 @@ from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.enforcement import NOBODY
 from agentguard.errors import OutcomeUnrecorded
+from agentguard.integrity import type_name
+from agentguard.notice import say
 from agentguard.permit import Permit
 from agentguard.task import Task
 from agentguard_adapters.claude_agent_runs import Runs, ToolFailed
@@ -86,7 +88,8 @@ class Session:
             return _answer("ask", "agentguard")
         except Denied as denied:
             return {**_answer("deny", told(denied)), "continue_": False, "stopReason": told(denied)}
-        except Exception:  # noqa: BLE001  # whatever broke, the program is told no
+        except Exception as error:  # noqa: BLE001  # whatever broke, the program is told no
+            say("the adapter failed, and the call is denied", error=type_name(error))
             return _answer("deny", _BROKEN)
 
     async def permit(self, name: str, arguments: dict[str, Any], context: Any) -> PermissionResultAllow | PermissionResultDeny:
@@ -108,7 +111,8 @@ class Session:
         except Denied as denied:
             self.note(denied)
             return PermissionResultDeny(message=told(denied), interrupt=self.on_deny == "raise")
-        except Exception:  # noqa: BLE001  # whatever broke, the program is told no
+        except Exception as error:  # noqa: BLE001  # whatever broke, the program is told no
+            say("the adapter failed, and the call is denied", error=type_name(error))
             return PermissionResultDeny(message=_BROKEN)
 
     async def after(self, data: Any, tool_use_id: str | None, context: Any) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from crewai.utilities.agent_utils import extract_tool_call_info
 from pydantic import ValidationError
 
 from agentguard import Denied, Guard
+from agentguard.integrity import type_name
+from agentguard.notice import say
 from agentguard.task import Task
 from agentguard_adapters.stand_in import Asked, OnDeny, asking, told
 
@@ -116,7 +118,8 @@ class _Hooks:
             stack, why = ExitStack(), self._blocked(context.tool)
             asked = stack.enter_context(asking(self._binding.agent, context.tool_name, call_id, shown, self._binding.task))
             _turn.set((stack, asked, why))
-        except Exception:  # noqa: BLE001  # whatever it was, the tool may not run
+        except Exception as error:  # noqa: BLE001  # whatever it was, the tool may not run
+            say("the adapter failed, and the call is blocked", error=type_name(error))
             return False
         return False if why else None
 

@@ -17,7 +17,6 @@ from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.home import Home
 from agentguard.integrity import commitment_bytes, type_name
-from agentguard.process import forks
 
 _MEMO: Final = 4096
 #: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.
@@ -33,15 +32,15 @@ class Ledger:
     def __init__(self, home: Home, clock: Clock) -> None:
         self._log, self._side, self._objects, self._clock = home.log, home.side, home.objects, clock
         self._version = version()
-        self._forks = -1
+        self._pid = -1
         self._prefix, self._count = "", 0
         self._salts: list[bytes] = []
         self._reservations: dict[tuple[str, ...], bytes] = {}
 
     def next_id(self) -> str:
         """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
-        if self._forks != forks():
-            self._forks, self._prefix, self._count, self._salts = forks(), os.urandom(8).hex(), 0, []
+        if self._pid != os.getpid():
+            self._pid, self._prefix, self._count, self._salts = os.getpid(), os.urandom(8).hex(), 0, []
         self._count += 1
         return f"{self._prefix}{self._count:08x}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import AsyncGeneratorType, FunctionType, GeneratorType
@@ -16,7 +17,6 @@ from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.integrity import StreamOutput, Tool, bare
 from agentguard.plain import plain
-from agentguard.process import forks
 
 if TYPE_CHECKING:
     from agentguard.evidence import Form
@@ -57,7 +57,7 @@ class Permit:
 
     __slots__ = (
         "_expires",
-        "_forks",
+        "_pid",
         "_recorder",
         "_tool",
         "_under",
@@ -84,7 +84,7 @@ class Permit:
         form: Form,
     ) -> None:
         self._recorder, self._tool, self._expires, self._under = recorder, tool, expires, under
-        self._forks, self.form = forks(), form
+        self._pid, self.form = os.getpid(), form
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
         self.bound, self.presented, self.decision, self.reservation = bound, presented, decision, reservation
         self.task = reservation.account.task
@@ -173,7 +173,7 @@ class Permit:
             and self.task == task
             and self.presented.agent == call.agent  # a delegate's task has the same id
             and not call.defect
-            and self._forks == forks()
+            and self._pid == os.getpid()
             and bool(self._unused)
             and jcs(call.arguments) in (jcs(self.presented.arguments), jcs(self.bound))
         )
@@ -198,7 +198,7 @@ class Permit:
 
     def _begin(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> None:
         """Use the permit up, or deny. Whatever is wrong, a permit that was taken here never runs again."""
-        if self._forks != forks():
+        if self._pid != os.getpid():
             self._refuse(Code.INTEGRITY_FAILURE, "a permit of this process", "one of the process that forked it")
         tool = self._tool
         if injected or live:
@@ -344,7 +344,7 @@ class Permit:
 
     def _stream_begins(self, source: Any) -> None:
         """A stream's body starts with its first item, which may be long after the call: what held then must hold now."""
-        if self._forks != forks():
+        if self._pid != os.getpid():
             self._refuse(Code.INTEGRITY_FAILURE, "a stream of this process", "one of the process that forked it")
         try:
             self._still_stands("a stream that begins within 30 s of its permit", "one that begins later")

@@ -10,6 +10,7 @@ An `OwnedTask` answers as the tables would, in the same order. In the store one 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,7 +18,6 @@ import msgspec
 
 from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Exhausted, Replayed, counter_key, replay_key
 from agentguard.errors import StateUnavailable
-from agentguard.process import forks
 from agentguard.state_file import Execute, StateFile
 
 #: Call ids that a task may hold in memory; the one after that is counted in the file, where all of them go.
@@ -94,24 +94,24 @@ class OwnedTask:
 class Owned:
     """The tasks that one process owns through one open store."""
 
-    __slots__ = ("__weakref__", "_file", "_forks", "_tasks")
+    __slots__ = ("__weakref__", "_file", "_pid", "_tasks")
 
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._tasks: dict[str, OwnedTask] = {}
-        self._forks = forks()
+        self._pid = os.getpid()
 
     def get(self, task: str) -> OwnedTask | None:
         """The task, if it is owned here. Whoever calls holds the store's lock."""
         owned = self._tasks.get(task)
-        return owned if owned is None or self._forks == forks() else None
+        return owned if owned is None or self._pid == os.getpid() else None
 
     def begin(self, owned: OwnedTask) -> None:
         """Tell everybody else that the task is counted here."""
         with self._file.transaction() as execute:
             execute(_OWN, (owned.task, owned.lease, owned.expires))
-            if self._forks != forks():  # a fork's copy of its parent's memory is nobody's
-                self._tasks, self._forks = {}, forks()
+            if self._pid != os.getpid():  # a fork's copy of its parent's memory is nobody's
+                self._tasks, self._pid = {}, os.getpid()
         self._tasks[owned.task] = owned
 
     def share(self, task: str | None = None) -> None:
@@ -135,7 +135,7 @@ class Owned:
                         execute(_END, (owned.task,))
 
     def _named(self, task: str | None) -> list[OwnedTask]:
-        if self._forks != forks():
+        if self._pid != os.getpid():
             return []
         if task is None:
             return list(self._tasks.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import functools
 import os
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agentguard import Denied, Guard, InvalidInput
+from agentguard import Denied, Guard, InvalidInput, ToolCall
 from agentguard.context import lent_permit
 from support.guarded import POLICY, call, denied, records
 
@@ -335,3 +336,26 @@ def test_a_stream_does_not_begin_after_its_task_or_the_log_is_gone(guard: Guard,
             next(source)
     assert caught.value.code == {"close": "artifact_missing", "poison": "evidence_unavailable"}[end]
     assert ran == []
+
+
+def test_a_child_forked_behind_pythons_back_runs_nothing(guard: Guard, ran: list[Any]) -> None:
+    """Python's own fork hooks do not run there, so the process id is asked for: one permit is not two runs, nor one id two records."""
+
+    def echo(x: Any) -> None:
+        ran.append(x)
+
+    guard.tool(echo)
+    with guard.task("triage", initiator="user:alice"):
+        permit = guard.check(ToolCall("triage", "echo", {"x": 1}))
+        before = guard._recording.ledger.next_id()[:16]
+        child = ctypes.PyDLL(None).fork()  # keeps the interpreter's lock, as an extension may
+        if child == 0:
+            try:
+                permit.run(echo)
+            except Denied as denied:
+                os._exit(0 if denied.code == "integrity_failure" and guard._recording.ledger.next_id()[:16] != before else 2)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        permit.run(echo)
+    assert ran == [1]
