@@ -65,7 +65,7 @@ class TestClaudeAgent(AdapterConformance):
         self.home.mkdir()
 
     def run(self, scene: Scene, mode: Mode) -> list[Reply]:
-        raise NotImplementedError
+        raise NotImplementedError("the SDK is asynchronous")
 
     async def arun(self, scene: Scene, mode: Mode) -> list[Reply]:
         tools = [tool_of(fn) for fn in scene.tools]

@@ -57,7 +57,7 @@ class TestLlamaIndex(AdapterConformance):
     }
 
     def run(self, scene: Scene, mode: Mode) -> list[Reply]:
-        raise NotImplementedError
+        raise NotImplementedError("agents run in an event loop only")
 
     async def arun(self, scene: Scene, mode: Mode) -> list[Reply]:
         kind = rewriting(scene.rewrite) if scene.rewrite is not None else FunctionAgent

@@ -110,7 +110,7 @@ class LocalExecutor(CodeExecutor):
     """Runs no code, for an agent that is never run."""
 
     async def execute_code_blocks(self, code_blocks: Any, cancellation_token: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("no test asks the scripted model for this")
 
     async def start(self) -> None: ...
 

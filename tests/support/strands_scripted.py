@@ -27,7 +27,7 @@ class ScriptedModel(Model):
         return {"model_id": "scripted"}
 
     def structured_output(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("no test asks the scripted model for this")
 
     async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         calls = self.steps.pop(0) if self.steps else ()
