@@ -38,9 +38,11 @@ imports: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of their own (BENCH_ARGS="--quick")
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/log.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/frameworks.py $(filter --quick,$(BENCH_ARGS))
 
-soak: $(VENV)/.dev ## the property tests for a long time
+soak: $(VENV)/.dev ## what takes minutes: long sweeps, and the property tests for a long time
+	$(BIN)/pytest -m soak
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property tests/second
 
 clean: ## remove what make made

@@ -33,7 +33,11 @@ def test_no_environment_variable_is_read(path: Path) -> None:
         assert not names, f"lines {names}"
 
 
-PURE = ("decide", "chain", "link", "jws", "profile", "proof", "policy", "constraint", "vocabulary", "matchers", "narrowing", "rules")
+PURE = (
+    *("decide", "chain", "link", "jws", "profile", "proof", "policy", "constraint", "vocabulary", "matchers", "narrowing", "rules"),
+    *("conditions", "condition_parser", "condition_tokens", "condition_tree"),
+    *("outputs", "output_schema", "secret_patterns"),
+)
 
 
 @pytest.mark.parametrize("name", PURE)

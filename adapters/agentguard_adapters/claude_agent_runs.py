@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+from agentguard.errors import OutputRefused
 from agentguard.permit import Permit
 
 
@@ -48,7 +49,7 @@ class Runs:
     async def end(self, call_id: str, *, output: Any = None, error: ToolFailed | None = None, interrupted: bool = False) -> bool:
         """Record how a tool ended, before the program goes on with its output; whether it is one that began here.
 
-        Raises OutcomeUnrecorded.
+        Raises OutcomeUnrecorded; and OutputRefused where the policy's rule for outputs would change it, since the program has it already.
         """
         run = self._runs.pop(call_id, None)
         if run is None:
@@ -63,6 +64,8 @@ class Runs:
         failed = None if run.execution.cancelled() else run.execution.exception()
         if failed is not None and failed is not error:
             raise failed
+        if error is None and not interrupted and not run.execution.cancelled() and run.execution.result() != output:
+            raise OutputRefused("the policy takes something out of it, and it cannot be changed any more")
         return True
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
 from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.enforcement import NOBODY
-from agentguard.errors import OutcomeUnrecorded
+from agentguard.errors import OutcomeUnrecorded, OutputRefused
 from agentguard.integrity import type_name
 from agentguard.notice import say
 from agentguard.permit import Permit
@@ -122,7 +122,7 @@ class Session:
             came = inside is not None and inside[0].came(str(tool_use_id))
             if await self.runs.end(str(tool_use_id), output=data.get("tool_response")) or came:
                 return {}
-        except OutcomeUnrecorded as error:  # the model may not have the output: end the session
+        except (OutcomeUnrecorded, OutputRefused) as error:  # the model may not have the output: end the session
             return {"continue_": False, "stopReason": str(error)}
         reason = Reason(Code.INTEGRITY_FAILURE, data["tool_name"], "a tool that the guard allowed", "one that ran past it")
         call = ToolCall(self._caller(data), data["tool_name"], data["tool_input"], tool_use_id)
@@ -133,7 +133,10 @@ class Session:
     async def failed(self, data: Any, tool_use_id: str | None, context: Any) -> dict[str, Any]:
         """PostToolUseFailure: the tool failed, or was interrupted."""
         error = None if data.get("is_interrupt") else ToolFailed(str(data.get("error", ""))[:400])
-        await self.runs.end(str(tool_use_id), error=error, interrupted=error is None)
+        try:
+            await self.runs.end(str(tool_use_id), error=error, interrupted=error is None)
+        except OutputRefused as refused:  # nor the words
+            return {"continue_": False, "stopReason": str(refused)}
         return {}
 
     # --- inside -------------------------------------------------------------------------------------------------------------------

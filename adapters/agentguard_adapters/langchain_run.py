@@ -16,6 +16,7 @@ from agentguard.canonical import Frozen, thaw
 from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.enforcement import NOBODY
+from agentguard.errors import OutputRefused
 from agentguard.permit import Permit
 from agentguard.task import Task
 from agentguard_adapters.langchain_inner import Bound, Inner, Mistaken
@@ -121,9 +122,10 @@ class Run:
         return await self.permit.arun(body.fn, bound.injected | body.framework(config, manager), bound.live)
 
 
-def answer(denied: Denied, on_deny: OnDeny, name: str, call_id: str | None, mistakes: str = "") -> ToolMessage:
-    """A denial as the model is told of it. Raises it where there is no call of a model, or where that is wanted."""
+def answer(denied: Denied | OutputRefused, on_deny: OnDeny, name: str, call_id: str | None, mistakes: str = "") -> ToolMessage:
+    """A denial, or the refusal of an output, as the model is told of it. Raises it where no model called, or where that is wanted."""
     if on_deny == "raise" or call_id is None:
         raise denied
-    said = f"{denied.for_model} {mistakes}" if mistakes and denied.code is Code.MALFORMED_CALL else denied.for_model
+    malformed = isinstance(denied, Denied) and denied.code is Code.MALFORMED_CALL
+    said = f"{denied.for_model} {mistakes}" if mistakes and malformed else denied.for_model
     return ToolMessage(said, name=name, tool_call_id=call_id, status="error")

@@ -14,6 +14,7 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import PrivateAttr
 
 from agentguard import Denied, Guard, ToolCall
+from agentguard.errors import OutputRefused
 from agentguard.integrity import Tool as Pinned
 from agentguard.plain import is_json
 from agentguard.task import Task
@@ -64,7 +65,7 @@ class GuardedTool(BaseTool):
             with run.under(self._guard.check(call, task=run.task, tool=self.pinned, binder=run.bind)):
                 run.run_id = kwargs["run_id"] = kwargs.get("run_id") or uuid7()
                 return super().run(run.shown(call), *args, **kwargs)
-        except Denied as denied:
+        except (Denied, OutputRefused) as denied:
             return answer(denied, self._options[0], self.name, run.call_id, run.mistakes)
 
     async def arun(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,7 +75,7 @@ class GuardedTool(BaseTool):
             with run.under(await self._guard.acheck(call, task=run.task, tool=self.pinned, binder=run.bind)):
                 run.run_id = kwargs["run_id"] = kwargs.get("run_id") or uuid7()
                 return await super().arun(run.shown(call), *args, **kwargs)
-        except Denied as denied:
+        except (Denied, OutputRefused) as denied:
             return answer(denied, self._options[0], self.name, run.call_id, run.mistakes)
 
     def _run(self, *args: Any, config: RunnableConfig = _NO_CONFIG, run_manager: Any = None, **kwargs: Any) -> Any:

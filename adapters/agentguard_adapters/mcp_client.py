@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
 from agentguard.decision import Reason, Stage
+from agentguard.errors import OutputRefused
 from agentguard.task import Task
 from agentguard_adapters.carried import KEY, presented
 from agentguard_adapters.remote import Remote
@@ -66,7 +67,7 @@ def _guarded(kind: Any) -> Any:
         async def call_tool(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().call_tool(*args, **kwargs)
-            except Denied as denied:
+            except (Denied, OutputRefused) as denied:
                 return self._agentguard.answer(denied)
 
     Guarded.__name__ = Guarded.__qualname__ = f"Guarded{kind.__name__}"
@@ -88,7 +89,7 @@ class _Calls:
             if hasattr(session, way):
                 setattr(session, way, _Wire(getattr(session, way), self))
 
-    def answer(self, denied: Denied) -> Any:
+    def answer(self, denied: Denied | OutputRefused) -> Any:
         if self._on_deny == "raise":
             raise denied
         return error_result(told(denied))

@@ -6,6 +6,7 @@ by this guard's first look or by the lock file. Shared by the adapters whose too
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any, Final
 from agentguard import Code, Guard, InvalidInput, ToolCall
 from agentguard.canonical import Frozen, freeze
 from agentguard.decision import Reason, Stage
+from agentguard.errors import OutputRefused
 from agentguard.integrity import Tool, register
 from agentguard.task import Task
 
@@ -73,7 +75,7 @@ class Remote:
         wire: Callable[[dict[str, Any]], Awaitable[Any]],
     ) -> Any:
         """Judge a call, send it with the arguments that were checked, and record what came of it. Gives what `wire` gives, a pydantic
-        model. Raises Denied.
+        model, as the policy's rule for outputs leaves it. Raises Denied and OutputRefused.
         """
         call = ToolCall(agent, self._prefix + name, dict(arguments), call_id)
         tool = self._tools.get(name)
@@ -85,18 +87,24 @@ class Remote:
 
         async def send(checked: dict[str, Any]) -> Any:
             came.append(await wire(checked))
-            return _output(came[0])
+            came.append(_output(came[0]))
+            return came[1]
 
-        with suppress(RemoteToolError, RemotePaused):
-            await permit.arun(elsewhere, {_WIRE: send})
-        return came[0]
+        try:
+            shaped = await permit.arun(elsewhere, {_WIRE: send})
+        except (RemoteToolError, RemotePaused):
+            return came[0]
+        except OutputRefused:
+            came.clear()  # the refusal leads nowhere
+            raise
+        return came[0] if shaped == came[1] else type(came[0]).model_validate(shaped)
 
 
 def _output(result: Any) -> Any:
     """A result as JSON, to be committed to. Raises what tells an error or a pause, for the outcome to say so."""
     shown = result.model_dump(mode="json", by_alias=True, exclude_none=True)
     if shown.get("isError") or shown.get("is_error"):
-        raise RemoteToolError
+        raise RemoteToolError(json.dumps(shown))  # a rule for outputs looks at the words
     if shown.get("resultType") == "input_required" or "input_required" in shown:
         raise RemotePaused
     return shown

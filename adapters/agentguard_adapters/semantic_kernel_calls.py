@@ -62,7 +62,9 @@ class Seat:
                 if method:
                     self.stand_before(function)
                     return await run(context)
-                await self._stand_around(function, run)(**_declared(function, context), agentguard_context=context)
+                given = await self._stand_around(function, run)(**_declared(function, context), agentguard_context=context)
+                if given is not context.result and given != str(context.result):  # the policy has a rule for its outputs
+                    context.result = FunctionResult(function=function.metadata, value=given)
                 return None
             except Denied as error:  # the guard's, or one that the function met itself
                 denied, mistakes = error, ""
@@ -96,7 +98,7 @@ class Seat:
         async def body(*, agentguard_context: Any, **arguments: Any) -> Any:
             agentguard_context.arguments.update(arguments)
             await run(agentguard_context)
-            return None if agentguard_context.is_streaming else str(agentguard_context.result)
+            return agentguard_context.result if agentguard_context.is_streaming else str(agentguard_context.result)
 
         name, hidden = self.name(function), ("agentguard_context",)
         return stand_in(self.guard, body, name=name, injected=hidden, schema=_schema(function), on_deny="raise")

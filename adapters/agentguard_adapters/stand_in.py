@@ -22,6 +22,7 @@ from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
 from agentguard.canonical import Frozen, freeze
 from agentguard.context import current_task, restore
 from agentguard.decision import Reason, Stage
+from agentguard.errors import OutputRefused
 from agentguard.integrity import Tool, bare, register
 from agentguard.plain import is_json, plain
 from agentguard.task import Task
@@ -122,9 +123,11 @@ def claimed(tool: str) -> Asked | None:
     return asked if asked is not None and asked.take(tool) else None
 
 
-def told(denied: Denied, mistakes: str = "") -> str:
-    """A denial as a model hears it. `mistakes` are the framework's own words about arguments that do not fit, which the model wrote."""
-    return f"{denied.for_model} {mistakes[:400]}" if mistakes and denied.code is Code.MALFORMED_CALL else denied.for_model
+def told(refused: Denied | OutputRefused, mistakes: str = "") -> str:
+    """A denial, or the refusal of an output, as a model hears it. `mistakes` are the framework's own words about arguments that do not fit,
+    which the model wrote."""
+    malformed = isinstance(refused, Denied) and refused.code is Code.MALFORMED_CALL
+    return f"{refused.for_model} {mistakes[:400]}" if mistakes and malformed else refused.for_model
 
 
 def stand_in(
@@ -147,7 +150,8 @@ def stand_in(
                   keeps the name that it has there; a hook may announce it under either
     tool          in their place: the registered tool that `fn` is a form of (one of its `twins`)
     agent, task   who calls and by which authority, where no hook says so; by default the current task's
-    on_deny       "message": the denial's sentence is returned in the place of an output; "raise": Denied is raised
+    on_deny       "message": the denial's sentence is returned in the place of an output, as is that of an output that the policy refuses;
+                  "raise": Denied is raised, or OutputRefused
 
     A function that this guard's `@guard.tool` wraps, or that is a stand-in already, is unwrapped first: one call is one decision.
     Raises InvalidInput where the function cannot be pinned, or another tool is registered under its name.
@@ -168,8 +172,8 @@ def stand_in(
                 return await permit.arun(body, hidden, live)
             finally:
                 restore(current_task, token)
-        except Denied as denied:
-            return turn.answer(denied, on_deny)
+        except (Denied, OutputRefused) as refused:
+            return turn.answer(refused, on_deny)
 
     def synchronous(*args: Any, **kwargs: Any) -> Any:
         turn = stand.turn()
@@ -181,8 +185,8 @@ def stand_in(
                 return permit.run(body, hidden, live)
             finally:
                 restore(current_task, token)
-        except Denied as denied:
-            return turn.answer(denied, on_deny)
+        except (Denied, OutputRefused) as refused:
+            return turn.answer(refused, on_deny)
 
     awaits = inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__)
     made: Any = asynchronous if awaits else synchronous
@@ -272,12 +276,12 @@ class _Turn:
             raise InvalidInput(f"the tool has no argument {extra[0]!r}", hint=f"it takes {', '.join(sorted(parameters.names)) or 'none'}")
         return self._bound if self._bound is not None else parameters.bind(presented)
 
-    def answer(self, denied: Denied, on_deny: OnDeny) -> str:
-        if self._asked is not None:
-            self._asked.denied = denied
+    def answer(self, refused: Denied | OutputRefused, on_deny: OnDeny) -> str:
+        if self._asked is not None and isinstance(refused, Denied):
+            self._asked.denied = refused
         if on_deny == "raise":
-            raise denied
-        return told(denied)
+            raise refused
+        return told(refused)
 
 
 def _alike(presented: Mapping[str, Any], shown: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from strands.types._events import ToolInterruptEvent, ToolResultEvent, ToolStrea
 from strands.types.tools import AgentTool
 
 from agentguard import Denied, Guard
+from agentguard.errors import OutputRefused
 from agentguard.task import Task
 from agentguard_adapters.stand_in import asking, awaited, pinned_of, stand_in, told
 
@@ -110,16 +111,16 @@ class GuardedTool(AgentTool):
                     yield event
                 else:
                     last.append(event)
-        except Denied as denied:
-            last = [failed(tool_use, told(denied), denied)]
+        except (Denied, OutputRefused) as refused:
+            last = [failed(tool_use, told(refused), refused)]
         except (Paused, ToolFailed):
             pass  # recorded as such, and it said so itself
         for event in last:
             yield event
 
 
-def failed(tool_use: Any, text: str, denied: Denied) -> Any:
-    """A denial as Strands tells a model about a call that failed."""
+def failed(tool_use: Any, text: str, denied: Denied | OutputRefused) -> Any:
+    """A denial, or the refusal of an output, as Strands tells a model about a call that failed."""
     return ToolResultEvent({"toolUseId": str(tool_use["toolUseId"]), "status": "error", "content": [{"text": text}]}, exception=denied)
 
 

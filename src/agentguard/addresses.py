@@ -28,7 +28,7 @@ _HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 #: The URL standard reads a host whose last label is a number as an IPv4 address: 2130706433, 0x7f.1, 127.1.
 _NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 _URL: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,31})://(?P<host>[a-z0-9.-]{1,253})(?::(?P<port>[1-9][0-9]{0,4}))?(?:(?P<path>/[^?#]*)(?:[?#].*)?)?"
 )
@@ -49,6 +49,42 @@ def _is_ipv4(text: str) -> bool:
         return str(ipaddress.IPv4Address(text)) == text
     except ValueError:
         return False
+
+
+def url_parts(value: Frozen) -> tuple[str, str, int | None, str | None] | None:
+    """(scheme, host, port, path) of a text that every parser reads as the same URL; None for any other value.
+
+    The port is the scheme's own where the text names none, None where the scheme has none. The path is None where a server may read it
+    in another way than it looks (`;`); whether it is plain is for `Path` to say.
+    """
+    if type(value) is not str or len(value) > MAX_URL or _URL_CHARACTERS.fullmatch(value) is None:
+        return None
+    match = _URL.fullmatch(value)
+    if match is None or ("%" in value and _BAD_ESCAPE.search(value) is not None):
+        return None
+    scheme, host, port, path = match.groups()
+    return scheme, host, DEFAULT_PORTS.get(scheme) if port is None else int(port), "/" if path is None else None if ";" in path else path
+
+
+def mail_domain(value: Frozen) -> str | None:
+    """What stands behind the `@` of one bare mail address; None for any other value. Whether it is a host is for `HostSet` to say."""
+    if type(value) is not str or len(value) > MAX_EMAIL:
+        return None
+    local, _, domain = value.partition("@")
+    return domain if len(local) <= MAX_LOCAL and _LOCAL.fullmatch(local) is not None else None
+
+
+def plain_address(value: Frozen) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a text in canonical form is; None for any other value, also for IPv4-mapped addresses and zones."""
+    if type(value) is not str or len(value) > 45 or "%" in value:
+        return None
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return None
+    if type(address) is ipaddress.IPv6Address and address.ipv4_mapped is not None:
+        return None
+    return address if str(address) == value else None
 
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:
@@ -124,23 +160,19 @@ class Url(Constraint):
         if type(self.ports) not in ARRAYS or not all(type(port) is int and 0 < port < 65536 for port in self.ports):
             raise InvalidInput("url.ports must be an array of port numbers")
         put(self, "ports", tuple(self.ports))
-        put(self, "_ports", {scheme: frozenset(self.ports or (_DEFAULT_PORTS.get(scheme),)) for scheme in self.schemes})
+        put(self, "_ports", {scheme: frozenset(self.ports or (DEFAULT_PORTS.get(scheme),)) for scheme in self.schemes})
         put(self, "_hosts", HostSet(self.hosts, "url.hosts", addresses=True))
         put(self, "_path", None if self.path is None else Path(plain_root(self.path, "url.path")))
 
     def check(self, value: Frozen) -> bool:
-        if type(value) is not str or len(value) > MAX_URL or _URL_CHARACTERS.fullmatch(value) is None:
+        parts = url_parts(value)
+        if parts is None:
             return False
-        match = _URL.fullmatch(value)
-        if match is None or ("%" in value and _BAD_ESCAPE.search(value) is not None):
-            return False
-        scheme, host, port, path = match.groups()
+        scheme, host, port, path = parts
         ports = self._ports.get(scheme)
-        if ports is None or not self._hosts.holds(host):
+        if ports is None or port not in ports or not self._hosts.holds(host):
             return False
-        if (_DEFAULT_PORTS.get(scheme) if port is None else int(port)) not in ports:
-            return False
-        return self._path is None or (self._path.check(path or "/") and (path is None or ";" not in path))
+        return self._path is None or (path is not None and self._path.check(path))
 
     def members(self) -> dict[str, Json]:
         result: dict[str, Json] = {"schemes": list(self.schemes), "hosts": list(self.hosts)}
@@ -178,10 +210,8 @@ class Email(Constraint):
         put(self, "_hosts", HostSet(self.domains, "email.domains", addresses=False))
 
     def check(self, value: Frozen) -> bool:
-        if type(value) is not str or len(value) > MAX_EMAIL:
-            return False
-        local, _, domain = value.partition("@")
-        return len(local) <= MAX_LOCAL and self._hosts.holds(domain) and _LOCAL.fullmatch(local) is not None
+        domain = mail_domain(value)
+        return domain is not None and self._hosts.holds(domain)
 
     def members(self) -> dict[str, Json]:
         return {"domains": list(self.domains)}
@@ -217,15 +247,8 @@ class Cidr(Constraint):
         put(self, "_net", net)
 
     def check(self, value: Frozen) -> bool:
-        if type(value) is not str or len(value) > 45 or "%" in value:
-            return False
-        try:
-            address = ipaddress.ip_address(value)
-        except ValueError:
-            return False
-        if type(address) is ipaddress.IPv6Address and address.ipv4_mapped is not None:
-            return False
-        return address in self._net and str(address) == value
+        address = plain_address(value)
+        return address is not None and address in self._net
 
     def members(self) -> dict[str, Json]:
         return {"network": self.network}

@@ -18,33 +18,72 @@ def replay_key(task: str, agent: str, call_id: str) -> str:
     return f"{len(task)}:{task} {call_id} {agent}"
 
 
+#: Counters of the whole home begin so, and end with `~` and the second at which they may be forgotten (0: never); others belong to a task.
+SHARED: Final = "shared/"
+
+
 def counter_key(task: str, key: str) -> str:
     """The store's name for a counter. DEL sorts it behind the task's replay ids, next to the latest if ids ascend: one page to write."""
-    return f"{len(task)}:{task}\x7f{key}"
+    return f"0:\x7f{key}" if key.startswith(SHARED) else f"{len(task)}:{task}\x7f{key}"
+
+
+def counter_expiry(key: str, expires: int) -> int:
+    """Unix seconds after which nobody needs a counter any more: it says so itself, or it goes with its task, at `expires`."""
+    return int(key.rpartition("~")[2]) or _LARGEST if key.startswith(SHARED) else expires
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One counter that a call uses up by 1, if it is below `limit`.
+    """One counter that a call moves up by `amount`, if it does not pass `limit` then.
 
-    key    the counter's name within its task, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence
-    limit  calls, 0 to 2^53
+    key    the counter's name, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence
+    limit  0 to 2^53
     name   the counter in words, for a reason
+    prior  first and last key of other counters that are part of the same limit: the parts of a sliding window
+    words  the limit as people write it, where that is not the number
     """
 
     key: str
     limit: int
     name: str
+    amount: int = 1
+    prior: tuple[str, str] | None = None
+    words: str = ""
+
+    def exhausted(self) -> Exhausted:
+        """That this counter has no room for it."""
+        return Exhausted(self.name, self.limit, self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a counter must be for a call to be admitted: from `low` to `high`."""
+
+    key: str
+    low: int
+    high: int = _LARGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A cost that only the outcome tells, in millionths, at `path` in the output. `reserve` was charged to the counter `key` before."""
+
+    key: str
+    path: tuple[str, ...]
+    reserve: int
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the calls of one agent in one task are charged to. Make it once, when the task is entered: it prepares what `admit` writes.
+    """What calls of one agent in one task are charged to. It prepares what `admit` writes, so make it once where calls share it.
 
-    task     id of the root task: counters are counted per task, and replay ids are unique within it
+    task     id of the root task: replay ids are unique within it, and counters are counted per task unless they are shared
     agent    name of the agent that calls
     charges  every one is charged by each call, or none
     expires  Unix seconds at which the *root* artifact expires. Not the leaf's: another leaf of the task could present a call id again
+    needs    what other counters must be at that moment
+    earned   counters that move up by 1 when the call comes to an end without an error
+    meters   costs that the outcome tells
 
     Raises InvalidInput for names, limits and times that nothing could count.
     """
@@ -53,31 +92,42 @@ class Account:
     agent: str
     charges: tuple[Charge, ...]
     expires: int
+    needs: tuple[Need, ...] = ()
+    earned: tuple[str, ...] = ()
+    meters: tuple[Meter, ...] = ()
     prefix: str = field(init=False, repr=False, compare=False)
     suffix: str = field(init=False, repr=False, compare=False)
     keys: bytes | None = field(init=False, repr=False, compare=False)
+    needed: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
     tail: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    shape: tuple[int, tuple[bool, ...]] = field(init=False, repr=False, compare=False)
+    local: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_text(self.task, "the task id", 1 << 16)
         agent = check_text(self.agent, "the agent's name", 256)
         if not agent.isascii() or not agent.isprintable() or " " in agent:
             raise InvalidInput(f"an agent's name is printable ASCII without spaces, found {agent!r:.60}")
-        for what, number in (("the expiry", self.expires), *((f"the limit of {charge.name}", charge.limit) for charge in self.charges)):
+        numbers = [("the expiry", self.expires), *((f"the limit of {charge.name}", charge.limit) for charge in self.charges)]
+        for what, number in (*numbers, *((f"the charge to {charge.name}", charge.amount) for charge in self.charges)):
             if type(number) is not int or not 0 <= number <= _LARGEST:
                 raise InvalidInput(f"{what} must be a whole number from 0 to 2^53, found {number!r:.40}")
         keys = [check_text(charge.key, "the key of a counter", 1 << 16) for charge in self.charges]
         prefix, _, suffix = replay_key(self.task, self.agent, "\n").rpartition("\n")
         tail: list[str | int] = []
         for charge in self.charges:
-            tail += (counter_key(self.task, charge.key), charge.limit, self.expires)
+            prior = [counter_key(self.task, end) for end in charge.prior] if charge.prior is not None else []
+            tail += (counter_key(self.task, charge.key), charge.amount, charge.limit, *prior, counter_expiry(charge.key, self.expires))
         set_ = object.__setattr__
         set_(self, "prefix", prefix)
         set_(self, "suffix", suffix)
-        set_(self, "keys", msgspec.json.encode(keys) if keys else None)
+        set_(self, "keys", msgspec.json.encode([(charge.key, charge.amount) for charge in self.charges]) if keys else None)
+        set_(self, "needed", tuple([part for need in self.needs for part in (counter_key(self.task, need.key), need.low, need.high)]))
         set_(self, "tail", tuple(tail))
         set_(self, "names", tuple(keys))
+        set_(self, "shape", (len(self.needs), tuple([charge.prior is not None for charge in self.charges])))
+        set_(self, "local", not any(key.startswith(SHARED) for key in keys))
 
 
 class Reservation(NamedTuple):
@@ -118,14 +168,15 @@ class Replayed(NamedTuple):
 
 
 class Exhausted(NamedTuple):
-    """The first counter, in the order of the charges, that is at its limit."""
+    """The first counter, in the order of the charges, that has no room for what a call moves it by."""
 
     name: str
     limit: int
+    words: str = ""
 
 
 class Superseded(NamedTuple):
-    """Revocations moved on to `version` since they were read: decide again."""
+    """What the decision stands on moved since it was read (the revocations are at `version` now): decide again."""
 
     version: int
 

@@ -13,13 +13,13 @@ from agentguard.canonical import Frozen
 from agentguard.chain import ChainError, Limits, PrefixCache, VerifiedChain, verify_structure
 from agentguard.constraint import ToolMap
 from agentguard.decide import NO_GRANT, Grant
-from agentguard.home import Home
+from agentguard.home import Home, Trust
 from agentguard.keys import Signer
 from agentguard.policy import Policy
 from agentguard.rules import parse_rule
 
 if TYPE_CHECKING:
-    from agentguard.task import Task
+    from agentguard.task import Memo, Task
 
 _MEMO: Final = 4096
 
@@ -27,8 +27,11 @@ _MEMO: Final = 4096
 class Authority:
     """Mints root artifacts, derives delegations, and turns a task's tokens into a `Grant`."""
 
-    def __init__(self, home: Home, policy: Policy, environment: Mapping[str, Frozen], given: tuple[str, ...], limits: Limits) -> None:
-        self._home, self._policy, self._limits = home, policy, limits
+    def __init__(
+        self, home: Home, trust: Trust, policy: Policy, environment: Mapping[str, Frozen], given: tuple[str, ...], limits: Limits
+    ) -> None:
+        self._made = (home, trust, policy, environment, given, limits)
+        self._home, self._trust, self._policy, self._limits = home, trust, policy, limits
         self._issuer: Signer = home.keys.issuer()
         self._own = self._issuer.public.thumbprint()
         self._prefixes = PrefixCache()
@@ -39,24 +42,24 @@ class Authority:
             name: parse_rule({"exact": environment[name]}, where=f"environment.{name}") for name in given if _scalar(environment[name])
         }
 
-    def forget(self) -> None:
-        """Start with an empty cache."""
-        self._prefixes = PrefixCache()
+    def renewed(self) -> Authority:
+        """The same with nothing remembered."""
+        return Authority(*self._made)
 
-    def grant(self, task: Task | None) -> Grant:
-        """What a task's tokens grant, as far as they verify. A task's tokens never change, so it remembers the answer of this cache."""
+    def grant(self, task: Task | None, memo: Memo | None = None) -> Grant:
+        """What a task's tokens grant, as far as they verify. A task's tokens never change, so the answer is remembered with it."""
         if task is None or task.closed or task.tokens is None:
             return NO_GRANT
-        known = task.granted
-        if known is not None and known[0] is self._prefixes:
-            return known[1]
-        grant = self._verify(task.tokens, task.possessed)
-        task.granted = (self._prefixes, grant)
+        if memo is None:
+            memo = task.recall(self)
+        grant = memo.grant
+        if grant is None:
+            grant = memo.grant = self._verify(task.tokens, task.possessed)
         return grant
 
     def _verify(self, tokens: tuple[str, ...], possessed: bool) -> Grant:
         try:
-            chain = verify_structure(tokens, self._home.trust.anchors, self._limits, cache=self._prefixes)
+            chain = verify_structure(tokens, self._trust.anchors, self._limits, cache=self._prefixes)
         except ChainError as error:
             return Grant(present=True, error=error)
         names = self._names.get(chain.digest)
@@ -69,7 +72,7 @@ class Authority:
 
     def _name(self, chain: VerifiedChain) -> tuple[str | None, ...]:
         """Which agent holds the key of each link, by what this guard trusts: the issuer's word for the root, bindings for the rest."""
-        trust, keys = self._home.trust, self._home.keys
+        trust, keys = self._trust, self._home.keys
         names: list[str | None] = []
         for index, link in enumerate(chain.links):
             thumbprint = link.holder.thumbprint()
@@ -86,9 +89,19 @@ class Authority:
         return found
 
     def mint(
-        self, agent: str, *, task: str, initiator: Initiator, scope: Mapping[str, Any] | None, ttl: int, uses: int | None, now: int
+        self,
+        agent: str,
+        *,
+        task: str,
+        initiator: Initiator,
+        scope: Mapping[str, Any] | None,
+        ttl: int,
+        uses: int | None,
+        now: int,
+        tools: Mapping[str, ToolMap] | None = None,
     ) -> VerifiedChain:
-        """A root artifact for `agent`. Raises InvalidInput for a scope that cannot be written."""
+        """A root artifact for `agent`; `tools` in the place of a scope that has to be read. Raises InvalidInput for a scope that cannot be
+        written."""
         profile = Profile(
             agent=agent, initiator=initiator, task=task, policy=self._policy.digest, env=self._env, nbf=now, uses=self._uses(uses)
         )
@@ -96,13 +109,13 @@ class Authority:
             signer=self._issuer,
             iss=self._home.issuer.iss,
             holder=self._home.keys.holder(agent).public,
-            tools=self._scope(agent, scope),
+            tools=self._scope(agent, scope) if tools is None else tools,
             now=now,
             ttl=ttl,
             max_depth=self._limits.max_delegation_depth,
             profile=profile,
         )
-        return verify_structure((token,), self._home.trust.anchors, self._limits, cache=self._prefixes)
+        return verify_structure((token,), self._trust.anchors, self._limits, cache=self._prefixes)
 
     def derive(
         self,
@@ -127,7 +140,7 @@ class Authority:
             profile=profile,
         )
         tokens = (*(link.token for link in parent.links), token)
-        return verify_structure(tokens, self._home.trust.anchors, self._limits, cache=self._prefixes)
+        return verify_structure(tokens, self._trust.anchors, self._limits, cache=self._prefixes)
 
     def _scope(self, agent: str, scope: Mapping[str, Any] | None) -> Mapping[str, ToolMap]:
         return self._policy.default_scope(agent) if scope is None else self._policy.parse_scope(scope)

@@ -10,7 +10,7 @@ A checkpoint is a log's signed tree head:
     — agentguard/3f9a62d0c41be587/70c1a9d2e4f80b36 Az3grlgt…   signature: base64(key id, 4 bytes ‖ Ed25519, 64 bytes)
 
 The signature is over the text up to and including the newline before the empty line. Ed25519 (signature type 0x01) is the only kind made
-and checked; signatures of unknown keys, such as witnesses', are kept and ignored, as signed-note demands.
+and checked here; signatures of unknown keys, such as witnesses' (cosignature.py), are kept and ignored, as signed-note demands.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +29,9 @@ from agentguard.merkle import HASH_SIZE
 
 MAX_NOTE: Final = 1 << 20
 MAX_SIGNATURES: Final = 16
-_ED25519: Final = b"\x01"
+#: Kinds of signatures: of a note by Ed25519, and of a checkpoint by a witness (cosignature.py).
+ED25519: Final = b"\x01"
+COSIGNATURE: Final = b"\x04"
 _DASH: Final = "\u2014 "
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _KEY_NAME = re.compile(r"[^\s+]+")
@@ -53,7 +56,7 @@ class Note:
 
     def format(self) -> bytes:
         """The note's bytes."""
-        lines = [f"{_DASH}{item.name} {_base64(item.key_id + item.value)}\n" for item in self.signatures]
+        lines = [f"{_DASH}{item.name} {to_base64(item.key_id + item.value)}\n" for item in self.signatures]
         return (self.text + "\n" + "".join(lines)).encode("utf-8")
 
 
@@ -79,32 +82,50 @@ def parse_note(data: bytes) -> Note:
     return note
 
 
+def split_notes(data: bytes) -> Iterator[bytes]:
+    """The notes in a file that holds one or more, an empty line between each two. They are not looked at any further."""
+    note: list[bytes] = []
+    signed = False
+    for line in data.splitlines(keepends=True):
+        if line == b"\n" and signed:
+            yield b"".join(note)
+            note, signed = [], False
+        else:
+            note.append(line)
+            signed = line.startswith(_DASH.encode())
+    if note:
+        yield b"".join(note)
+
+
 def _signature(line: str) -> Signature:
     dash, name, encoded = line[:2], *line[2:].partition(" ")[::2]
-    value = _unbase64(encoded)
+    value = from_base64(encoded)
     if dash != _DASH or _KEY_NAME.fullmatch(name) is None or value is None or len(value) <= 4:
         raise InvalidInput(f"not a signature line: {line!r:.80}")
     return Signature(name, value[:4], value[4:])
 
 
-def key_id(name: str, public: PublicKey) -> bytes:
-    """SHA-256(name ‖ 0x0A ‖ 0x01 ‖ public key)[:4]."""
-    return hashlib.sha256(name.encode("utf-8") + b"\n" + _ED25519 + public.raw).digest()[:4]
+def key_id(name: str, public: PublicKey, kind: bytes = ED25519) -> bytes:
+    """SHA-256(name ‖ 0x0A ‖ kind of signature ‖ public key)[:4]."""
+    return hashlib.sha256(name.encode("utf-8") + b"\n" + kind + public.raw).digest()[:4]
 
 
-def verifier_key(name: str, public: PublicKey) -> str:
-    """The key as verifiers are configured with it: `name+hex(key id)+base64(0x01 ‖ public key)`."""
-    return f"{name}+{key_id(name, public).hex()}+{_base64(_ED25519 + public.raw)}"
+def verifier_key(name: str, public: PublicKey, kind: bytes = ED25519) -> str:
+    """The key as verifiers are configured with it: `name+hex(key id)+base64(kind of signature ‖ public key)`."""
+    return f"{name}+{key_id(name, public, kind).hex()}+{to_base64(kind + public.raw)}"
 
 
-def parse_verifier_key(text: str) -> tuple[str, PublicKey]:
-    """Name and key of a verifier key. Raises InvalidInput."""
+def parse_verifier_key(text: str, kind: bytes = ED25519) -> tuple[str, PublicKey]:
+    """Name and key of a verifier key for this kind of signature. Raises InvalidInput."""
     parts = text.split("+", 2)  # base64 may hold a plus, so only the first two separate
-    raw = _unbase64(parts[2]) if len(parts) == 3 else None
-    if raw is None or raw[:1] != _ED25519 or _KEY_NAME.fullmatch(parts[0]) is None:
+    raw = from_base64(parts[2]) if len(parts) == 3 else None
+    if raw is None or raw[:1] not in (ED25519, COSIGNATURE) or _KEY_NAME.fullmatch(parts[0]) is None:
         raise InvalidInput("not an Ed25519 verifier key", hint="name+key id+base64, as `agentguard log key` prints it")
+    if raw[:1] != kind:
+        words = ("a witness", "a log") if kind == ED25519 else ("a log", "a witness")
+        raise InvalidInput(f"it is the verifier key of {words[0]}, needed is one of {words[1]}")
     public = PublicKey.from_raw(raw[1:])
-    if verifier_key(parts[0], public) != text:
+    if verifier_key(parts[0], public, kind) != text:
         raise InvalidInput("the verifier key's id is not that of its key")
     return parts[0], public
 
@@ -130,15 +151,25 @@ class NoteSigner:
 
 def open_note(data: bytes, public: PublicKey, name: str) -> str:
     """The text of a note that `public` signed under `name`. Raises InvalidInput if it did not."""
+    return open_note_by(data, (public,), name)[0]
+
+
+def open_note_by(data: bytes, keys: Sequence[PublicKey], name: str) -> tuple[str, PublicKey]:
+    """The text of a note, and the last of `keys` that signed it under `name`. Raises InvalidInput if none did, or any signature is
+    false."""
     note = parse_note(data)
-    wanted = key_id(name, public)
-    found = [item for item in note.signatures if item.name == name and item.key_id == wanted]
-    if not found:
-        raise InvalidInput(f"no signature by the key {name}+{wanted.hex()}")
     body = note.text.encode("utf-8")
-    if not all(public.verify(item.value, body) for item in found):
-        raise InvalidInput(f"the signature by the key {name}+{wanted.hex()} is invalid")
-    return note.text
+    signer = None
+    for public in keys:
+        wanted = key_id(name, public)
+        for item in note.signatures:
+            if item.name == name and item.key_id == wanted:
+                if not public.verify(item.value, body):
+                    raise InvalidInput(f"the signature by the key {name}+{wanted.hex()} is invalid")
+                signer = public
+    if signer is None:
+        raise InvalidInput(f"no signature by the key {name}+{key_id(name, keys[-1]).hex()}")
+    return note.text, signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +183,7 @@ class Checkpoint:
 
     def text(self) -> str:
         """The note text, ending with a newline."""
-        return "\n".join([self.origin, str(self.size), _base64(self.root), *self.extensions, ""])
+        return "\n".join([self.origin, str(self.size), to_base64(self.root), *self.extensions, ""])
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -161,7 +192,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
         raise InvalidInput("a checkpoint has at least three lines, none of them empty")
     origin, size, encoded, *extensions = lines[:-1]
-    root = _unbase64(encoded)
+    root = from_base64(encoded)
     if _DECIMAL.fullmatch(size) is None:
         raise InvalidInput(f"the checkpoint's size is no decimal number: {size!r:.40}")
     if root is None or len(root) != HASH_SIZE:
@@ -176,20 +207,26 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> bytes:
 
 def open_checkpoint(data: bytes, public: PublicKey, origin: str) -> Checkpoint:
     """The checkpoint that `public` signed for the log `origin`. Raises InvalidInput."""
-    checkpoint = parse_checkpoint(open_note(data, public, origin))
+    return open_checkpoint_by(data, (public,), origin)[0]
+
+
+def open_checkpoint_by(data: bytes, keys: Sequence[PublicKey], origin: str) -> tuple[Checkpoint, PublicKey]:
+    """The checkpoint of the log `origin`, and the last of `keys` that signed it. Raises InvalidInput."""
+    text, signer = open_note_by(data, keys, origin)
+    checkpoint = parse_checkpoint(text)
     if checkpoint.origin != origin:
         raise InvalidInput(f"the checkpoint is of {checkpoint.origin!r:.100}, not of {origin}")
-    return checkpoint
+    return checkpoint, signer
 
 
-def _base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _unbase64(text: str) -> bytes | None:
-    """Strict standard base64 (RFC 4648 §4): the text must be what `_base64` would print."""
+def from_base64(text: str) -> bytes | None:
+    """Strict standard base64 (RFC 4648 §4): the text must be what `to_base64` would print."""
     try:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error):
         return None
-    return data if _base64(data) == text else None
+    return data if to_base64(data) == text else None

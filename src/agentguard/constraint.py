@@ -6,7 +6,7 @@ forms in `rules`. This module is the door to all but the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -193,6 +193,19 @@ class ToolMap:
                 if not admissible(name) or not admissible(value):
                     return ArgumentFailure(name, _WILDCARD.describe(), show(value))
         return None
+
+    def failures(self, args: Mapping[str, Frozen]) -> Iterator[ArgumentFailure]:
+        """Every failure, the one that `check` gives first."""
+        for name, entry in self.named.items():
+            if name not in args:
+                if not entry.optional:
+                    yield ArgumentFailure(name, entry.constraint.describe(), "nothing")
+            elif not entry.constraint.check(args[name]):
+                yield ArgumentFailure(name, entry.constraint.describe(), show(args[name]))
+        for name in args:
+            unnamed = self._check_unnamed({name: args[name]})
+            if unnamed is not None:
+                yield unnamed
 
     def to_json(self) -> dict[str, Json]:
         """The token form; `*` is always written out."""

@@ -1,4 +1,4 @@
-"""What an operator does to a home: stop and lift authority, accept the clock; and what a guard does on opening it (DESIGN §9)."""
+"""What people do to a home: stop and lift authority, answer requests, accept the clock; what a guard does on opening it (DESIGN §9)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agentguard.approvals import Request, Verdict, judge, make_answer, weigh
+from agentguard.decide import Answer
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.home import Home
+from agentguard.keys import Signer
 from agentguard.log import iter_records, read_shards
 from agentguard.log.layout import shard_directory, try_lock
 from agentguard.notice import say
@@ -42,6 +45,41 @@ def lift(home: Home, ledger: Ledger, kind: str, value: str = "", *, by: str, rea
     record, now = ledger.next_id(), time.time_ns()
     ledger.note("revocation", {"action": "lift", "kind": kind, "reason": reason, "value": value}, by=by, identity=record)
     return home.state.lift(kind, value, by=by, reason=reason, time_ns=now, record=record)
+
+
+def answer(
+    home: Home, ledger: Ledger, request: Request, name: str, signer: Signer, verdict: Verdict, *, now: int, operator: str, reason: str = ""
+) -> Answer | None:
+    """Answer a request as the approver `name`, who holds `signer`. Returns what the answers come to by now (seconds); None: still open.
+
+    Evidence first where it lets something run; where it refuses, it holds before it is recorded. Raises InvalidInput for an answer that
+    would count for nothing, StateUnavailable for a request that is gone, EvidenceUnavailable.
+    """
+    trust, key = home.approvers(), signer.public.thumbprint()
+    token = make_answer(request, signer, name, verdict, now=now, reason=reason)
+    weighed = weigh(request, key, token, request.terms, trust, now)
+    if weighed.why_not:
+        raise InvalidInput(f"{name} cannot answer {request.id}: {weighed.why_not}")
+    before = judge(request, home.inbox.answers(request), request.terms, trust, now)
+    if before is not None and not before.granted:
+        hint = "the call may be asked about anew when this request has expired"
+        raise InvalidInput(f"{request.id} was denied by {', '.join(before.by)}, and that stands", hint=hint)
+    detail = {
+        "action": "answered",
+        "answer": token,
+        "key": key,
+        "local": trust[key].local,
+        "operator": operator,
+        "reason": reason,
+        "request": request.id,
+        "verdict": verdict,
+    }
+    if verdict == "deny":
+        home.inbox.reply(request, key, token)
+    ledger.note("approval", detail, by=name)
+    if verdict == "approve":
+        home.inbox.reply(request, key, token)
+    return judge(request, home.inbox.answers(request), request.terms, trust, now)
 
 
 def clock_floor(home: Home) -> int:
@@ -119,6 +157,6 @@ def _records(home: Home, shard: str, start: int) -> Iterator[tuple[int, dict[str
     """What the state cares about."""
     for _, index, record in iter_records(home.path, shard, start):
         body = msgspec.json.decode(record)
-        if type(body) is dict and body.get("type") in ("decision", "outcome", "revocation"):
+        if type(body) is dict and body.get("type") in ("decision", "outcome", "delegation", "revocation", "open", "policy"):
             detail = body.get("detail")
             yield index, {**detail, **body} if type(detail) is dict else body

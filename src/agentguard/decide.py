@@ -1,24 +1,28 @@
 """The decision: a pure, total function of values (DESIGN §7).
 
 No clock, no I/O, no randomness, no environment variable. The stages stand here in their order, each a function that gives a `Reason` or
-None; the first reason ends the decision. Stages 13 and 14 need the world, so the guard does them, after asking `charges` what to charge.
+None; the first reason ends the decision. Stages 13 and 14 need the world, so the guard does them; `charging.py` says what to charge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
-from agentguard.admission import Charge
 from agentguard.call import ToolCall
-from agentguard.canonical import Frozen
+from agentguard.canonical import Frozen, jcs
 from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import Policy, ToolAttributes
-from agentguard.proof import proof_id, verify_proof
+from agentguard.proof import verify_proof
 from agentguard.revocation import Revocations
+from agentguard.revocation_list import RevocationList
+from agentguard.standing import Standing
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -47,6 +51,23 @@ class Binding(msgspec.Struct, frozen=True, gc=False):  # no cycle can go through
     followed: Mapping[str, Frozen] | None = None  # bound arguments with symbolic links followed, where there are any
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What a signed bundle says beside the policy: when it is good, which older policies are still accepted, what its issuers withdrew.
+
+    name      the bundle and its version, as reasons name it
+    issued    seconds; from then on it is good (30 s of skew)
+    expires   seconds; from then on it is not
+    accepts   digests of older policies that artifacts may be bound to
+    lists     signed lists of revocations
+    """
+
+    name: str
+    issued: int
+    expires: int
+    accepts: frozenset[str] = frozenset()
+    lists: tuple[RevocationList, ...] = ()
+
+
 class Facts(msgspec.Struct, frozen=True):
     """Everything else a decision stands on; one immutable snapshot."""
 
@@ -56,11 +77,44 @@ class Facts(msgspec.Struct, frozen=True):
     audience: tuple[str, ...] = ()
     clock: str = ""
     domain: str = ""
+    terms: Terms | None = None
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What came of asking humans about this very call, verified.
+
+    request  id of the request
+    granted  approved by as many as were needed; else somebody who may answer denied it
+    by       who answered so
+    """
+
+    request: str
+    granted: bool
+    by: tuple[str, ...] = ()
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What went before, as far as a call is judged by it.
+
+    counters  what sequence rules ask for, by key
+    answer    the answer that humans gave about this very call
+    """
+
+    counters: Mapping[str, int] = MappingProxyType({})
+    answer: Answer | None = None
+
+    def canonical(self) -> bytes:
+        """Its JCS bytes, for the evidence."""
+        answer = (
+            None if self.answer is None else {"by": list(self.answer.by), "granted": self.answer.granted, "request": self.answer.request}
+        )
+        return jcs({"answer": answer, "counters": dict(self.counters)})
+
+
+#: Seconds by which the clock of whoever signed a bundle may be ahead of ours.
+SKEW: Final = 30
 NO_GRANT: Final = Grant()
-#: The counter that makes a proof good for one call only.
-PROOF: Final = "proof of possession"
+NO_USAGE: Final = Usage()
 
 
 class _Case(msgspec.Struct, frozen=True, gc=False):
@@ -74,19 +128,23 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     now: int  # seconds
     chain: VerifiedChain  # None before stage 3, which is reached only with a chain; to touch it there raises, and a fault denies
     attributes: ToolAttributes  # what the policy says about the tool
+    standing: Standing | None  # what it says about this agent's calls to it, beside their arguments
+    usage: Usage
 
 
-def _case(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int) -> _Case:
-    return _Case(call, binding, grant, policy, facts, now, grant.chain, policy.attributes(call.tool))  # type: ignore[arg-type]  # see there
+def _case(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int, usage: Usage = NO_USAGE) -> _Case:
+    attributes, standing = policy.attributes(call.tool), policy.standing(call.agent, call.tool)
+    return _Case(call, binding, grant, policy, facts, now, grant.chain, attributes, standing, usage)  # type: ignore[arg-type]  # see there
 
 
-def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int) -> Decision:
+def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int, usage: Usage = NO_USAGE) -> Decision:
     """Judge one call through stages 0 to 12. `now` is seconds since the epoch. Never raises for any values of these types."""
-    case = _case(call, binding, grant, policy, facts, now)
+    case = _case(call, binding, grant, policy, facts, now, usage)
     for stage, judge in _STAGES:
         reason = judge(case)
         if reason is not None:
-            return refuse(call, policy.digest, stage, reason)
+            decision = refuse(call, policy.digest, stage, reason)
+            return structs.replace(decision, enforced=False) if _shadowed(case, stage, reason) else decision
     return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
 
 
@@ -100,10 +158,18 @@ def standing(call: ToolCall, grant: Grant, policy: Policy, facts: Facts, now: in
     return None
 
 
-def decide_policy_only(call: ToolCall, binding: Binding, policy: Policy, facts: Facts) -> Decision:
-    """Stages 0, 5 (policy) and 10 to 12, for `agentguard check` without an artifact. Such an answer permits nothing."""
-    case = _case(call, binding, NO_GRANT, policy, facts, 0)
-    for stage, judge in ((Stage.CALL, _call), (Stage.ENVIRONMENT, _policy_environment), (Stage.POLICY, _policy)):
+def decide_policy_only(
+    call: ToolCall, binding: Binding, policy: Policy, facts: Facts, now: int | None = None, usage: Usage = NO_USAGE
+) -> Decision:
+    """Stages 0, 5 (policy) and 10 to 12, for `agentguard check` without an artifact. Such an answer permits nothing.
+
+    Without `now`, hours are not judged.
+    """
+    case = _case(call, binding, NO_GRANT, policy, facts, 0 if now is None else now, usage)
+    if now is None and case.standing is not None and case.standing.hours:
+        case = structs.replace(case, standing=replace(case.standing, hours=()))
+    stages = ((Stage.CALL, _call), (Stage.ENVIRONMENT, _policy_environment), (Stage.POLICY, _policy), (Stage.APPROVAL, _approval))
+    for stage, judge in stages:
         reason = judge(case)
         if reason is not None:
             return refuse(call, policy.digest, stage, reason)
@@ -172,15 +238,22 @@ def _time(case: _Case) -> Reason | None:
 
 
 def _revocation(case: _Case) -> Reason | None:
-    if not case.facts.revocations.active:
+    facts = case.facts
+    lists = facts.terms.lists if facts.terms is not None else ()
+    if not lists and not facts.revocations.active:
         return None
     chain, agents = case.chain, tuple([name or "" for name in case.grant.agents])
     initiator = chain.initiator.id if chain.initiator is not None else None
-    hit = case.facts.revocations.match(links=chain.hashes, keys=chain.keys, agents=agents, task=chain.task_id, initiator=initiator)
-    if hit is None:
-        return None
-    place = f"link {hit.link}" if hit.link is not None else ""
-    return Reason(Code.ARTIFACT_REVOKED, str(hit.kind), "an artifact that nobody withdrew", hit.describe(), place)
+    hit = facts.revocations.match(links=chain.hashes, keys=chain.keys, agents=agents, task=chain.task_id, initiator=initiator)
+    if hit is not None:
+        place = f"link {hit.link}" if hit.link is not None else ""
+        return Reason(Code.ARTIFACT_REVOKED, str(hit.kind), "an artifact that nobody withdrew", hit.describe(), place)
+    reasons = [
+        listed.judge(links=chain.hashes, keys=chain.keys, agents=agents, task=chain.task_id, initiator=initiator, now=case.now)
+        for listed in lists
+    ]
+    found = [reason for reason in reasons if reason is not None]
+    return min(found, key=lambda reason: reason.code is Code.REVOCATION_STALE) if found else None  # what is known before what is not
 
 
 def _environment(case: _Case) -> Reason | None:
@@ -202,8 +275,15 @@ def _policy_environment(case: _Case) -> Reason | None:
 
 
 def _policy_digest(case: _Case) -> Reason | None:
+    terms = case.facts.terms
+    if terms is not None and not terms.issued - SKEW <= case.now < terms.expires:
+        late = case.now - terms.expires
+        found = f"it ended {late} s ago" if late >= 0 else f"it begins in {terms.issued - case.now} s"
+        return Reason(
+            Code.POLICY_MISMATCH, terms.name, "a bundle that is good now", found, fix="agentguard policy fetch, then guard.reload"
+        )
     for wanted in case.chain.policies:
-        if wanted != case.policy.digest:
+        if wanted != case.policy.digest and (terms is None or wanted not in terms.accepts):
             return Reason(
                 Code.POLICY_MISMATCH, "policy", f"the policy {wanted[:23]}…", f"{case.policy.digest[:23]}…", fix="issue a new artifact"
             )
@@ -271,8 +351,33 @@ def _policy(case: _Case) -> Reason | None:
             return reason
     reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.bound)
     if reason is None and case.binding.followed is not None:
-        return case.policy.judge(case.call.agent, case.call.tool, case.binding.followed)
+        reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.followed)
+    if reason is None and case.standing is not None:
+        reason = case.standing.judge(case.call.tool, case.now, case.usage.counters)
     return reason
+
+
+def _approval(case: _Case) -> Reason | None:
+    rule = case.standing.approval(case.binding.bound, case.usage.counters) if case.standing is not None else None
+    if rule is None:
+        return None
+    answer = case.usage.answer
+    if answer is None:
+        return rule.reason(case.call.tool)
+    if answer.granted:
+        return None
+    found = f"denied by {', '.join(answer.by)}"[:200]
+    return Reason(Code.APPROVAL_DENIED, case.call.tool, rule.words(), found, rule.place)
+
+
+#: What a policy may shadow: its own rules about one agent's calls. Who may act for whom is never left to a trial.
+_OWN_RULES: Final = frozenset(
+    {Code.TOOL_NOT_ALLOWED, Code.ARGUMENT_NOT_ALLOWED, Code.SEQUENCE_VIOLATION, Code.APPROVAL_REQUIRED, Code.APPROVAL_DENIED}
+)
+
+
+def _shadowed(case: _Case, stage: Stage, reason: Reason) -> bool:
+    return stage >= Stage.POLICY and reason.code in _OWN_RULES and case.policy.shadows(case.call.agent, case.call.tool, case.now)
 
 
 _STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (
@@ -287,27 +392,5 @@ _STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (
     (Stage.SCOPE, _scope),
     (Stage.PROOF, _proof),
     (Stage.POLICY, _policy),
+    (Stage.APPROVAL, _approval),
 )
-
-
-# --- what an allowed call charges -----------------------------------------------------------------------------------------------------
-
-
-def charges(agent: str, chain: VerifiedChain, policy: Policy, facts: Facts) -> tuple[Charge, ...] | Reason:
-    """The counters that each call of `agent` under `chain` moves, all or none; or why they cannot be counted here (stage 13)."""
-    rules = policy.agents.get(agent)
-    budgets = [
-        Charge(f"budget/{agent}/{budget.name}", budget.limit, budget.name) for budget in (rules.budgets if rules is not None else ())
-    ]
-    uses = []
-    for link_hash, limit, domain in chain.uses:
-        if domain != facts.domain:
-            found, place = f"the domain {facts.domain}", f"link {link_hash[:12]}"
-            return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, place)
-        uses.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
-    return (*budgets, *uses)
-
-
-def proof_charge(call: ToolCall, chain: VerifiedChain) -> Charge:
-    """A proof is good for one call: its `jti`, read from a token that stage 9 verified."""
-    return Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof or '')}", 1, PROOF)

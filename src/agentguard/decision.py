@@ -75,9 +75,7 @@ class Code(StrEnum):
 
 #: What each stage cannot do yet. `doctor` prints it; nothing reads it to decide.
 NOT_BUILT: dict[Stage, str] = {
-    Stage.POLICY: "sequence rules (sequence_violation)",
     Stage.PROVENANCE: "provenance of values (provenance_untrusted)",
-    Stage.APPROVAL: "approvals (approval_required, approval_denied)",
 }
 
 _MODEL_SENTENCES: dict[Code, str] = {
@@ -85,13 +83,15 @@ _MODEL_SENTENCES: dict[Code, str] = {
     Code.ARGUMENT_NOT_IN_SCOPE: "The argument {subject} is outside the scope granted for this task.",
     Code.TOOL_NOT_ALLOWED: "The policy does not let this agent use the tool {tool}.",
     Code.TOOL_NOT_IN_SCOPE: "The tool {tool} is not part of what was granted for this task.",
-    Code.BUDGET_EXHAUSTED: "The number of calls granted for this task is used up.",
+    Code.BUDGET_EXHAUSTED: "What was granted for calls like this is used up.",
+    Code.SEQUENCE_VIOLATION: "After what was called before, the tool {tool} may not be called now.",
     Code.REPLAY_DETECTED: "This very call was made before; it does not run twice.",
     Code.ARTIFACT_EXPIRED: "The permission for this task has expired.",
     Code.ARTIFACT_REVOKED: "The permission for this task was withdrawn.",
     Code.DELEGATION_NOT_ALLOWED: "This hand-over between agents is not allowed.",
     Code.MALFORMED_CALL: "The call is malformed.",
     Code.APPROVAL_REQUIRED: "This call needs a human's approval first.",
+    Code.APPROVAL_DENIED: "A human was asked about this call and said no.",
 }
 
 
@@ -135,6 +135,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     call       (agent, tool, call id) of the call that was judged
     reserved   what admission will charge: counter names
     execution  id of the execution in the log; empty in a dry run
+    enforced   False for a denial that is only recorded, because the policy shadows the rule: the call runs all the same
+    request    where humans are asked: the id of the request
     """
 
     verdict: Verdict
@@ -147,25 +149,36 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     policy: str = ""
     reserved: tuple[str, ...] = ()
     execution: str = ""
+    enforced: bool = True
+    request: str = ""
 
     @property
     def allowed(self) -> bool:
         return self.verdict is Verdict.ALLOW
+
+    @property
+    def runs(self) -> bool:
+        """Whether the call may run: it is allowed, or its denial is not enforced."""
+        return self.verdict is Verdict.ALLOW or not self.enforced
 
     def explain(self) -> str:
         """For an engineer: every reason in a sentence of its own."""
         if self.allowed:
             return f"allowed: {self.agent} may call {self.tool}"
         detail = "; ".join(reason.sentence() for reason in self.reasons) or str(self.code)
+        if not self.enforced:
+            return f"UNSAFE, not enforced: {self.agent} may not call {self.tool}: {detail}"
         return f"{self.agent or '?'} may not call {self.tool or '?'}: {detail}"
 
     def for_model(self) -> str:
         """For a model: one short sentence without values, so that a denial leaks nothing and invites no guessing."""
-        if self.allowed:
+        if self.runs:
             return "Allowed."
         code = self.code or Code.GUARD_ERROR
         subject = self.reasons[0].subject if self.reasons else ""
         sentence = _MODEL_SENTENCES.get(code, "This call was refused.").format(subject=subject, tool=self.tool)
+        if self.request:
+            sentence += f" Request {self.request} was put: once it is approved, make exactly this call again."
         return f"Denied ({code}). {sentence} The tool did not run."
 
     def to_json(self) -> dict[str, Any]:
@@ -180,6 +193,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
             "policy": self.policy,
             "execution": self.execution,
             "reserved": list(self.reserved),
+            "enforced": self.enforced,
+            **({"request": self.request} if self.request else {}),
             "reasons": [
                 {name: str(getattr(reason, name)) for name in Reason.__struct_fields__ if getattr(reason, name)} for reason in self.reasons
             ],

@@ -8,23 +8,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec import structs
 
 from agentguard import control
-from agentguard.authority import Authority
+from agentguard.asking import Asking, Heard, asked
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.chain import Limits, VerifiedChain
+from agentguard.chain import VerifiedChain
+from agentguard.charging import APPROVAL, PROOF, account, fixed
 from agentguard.context import current_task
-from agentguard.decide import NO_GRANT, PROOF, Binding, Facts, Grant, charges, decide, proof_charge, proof_wanted, refuse
+from agentguard.decide import (
+    NO_GRANT,
+    NO_USAGE,
+    Binding,
+    Facts,
+    Grant,
+    Usage,
+    decide,
+    proof_wanted,
+    refuse,
+)
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
-from agentguard.environment import NANOSECOND, Clock, measure
+from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
 from agentguard.home import Home
-from agentguard.integrity import Binder, Lock, Tool, type_name
+from agentguard.integrity import Binder, Tool, type_name
 from agentguard.notice import say
 from agentguard.paths import followed
 from agentguard.paths import governed as governed_arguments
@@ -32,8 +44,9 @@ from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy import Policy
 from agentguard.proof import make_proof
 from agentguard.recording import Pending, Recording, executed
+from agentguard.snapshot import InForce, Orders, Snapshot
 from agentguard.state import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
-from agentguard.task import Task
+from agentguard.task import Memo, Task
 
 #: Where there is no task there is no agent; the call is judged under this name and denied for want of an artifact.
 NOBODY: Final = "nobody"
@@ -48,17 +61,14 @@ _MAX_PREMISES: Final = 256
 class Enforcement:
     """Everything that one guard judges by, and the steps from a call to a permit."""
 
-    def __init__(self, home: Home, policy: Policy, lock: Lock | None, environment: Mapping[str, Any], audience: str | None) -> None:
-        self.home, self.policy, self.lock = home, policy, lock
+    def __init__(self, home: Home, orders: Orders, environment: Mapping[str, Any], audience: str | None) -> None:
+        self.home = home
         self.clock = Clock(floor=control.clock_floor(home))
-        self.environment = measure(environment, lock=lock.digest if lock is not None else None)
         self.audience = audience or f"urn:agentguard:{home.state.domain}"
-        limits = Limits()
-        self.authority = Authority(home, policy, self.environment, tuple(environment), limits)
         self.tools: dict[str, Tool] = {}
-        self.recording = Recording(home, self.clock, policy, lock, self.environment, self.tools)
-        self._facts = Facts(self.environment, home.state.revocations(), limits, (self.audience,), self.clock.unreliable, home.state.domain)
-        self.recording.revocations = self._facts.revocations.version
+        self.recording = Recording(home, self.clock, self.tools)
+        self.asking = Asking(home, self.clock)
+        self.in_force = InForce(home, self.recording, orders, environment, self.audience)
         self._observed: set[str] = set()
 
     # --- judging ----------------------------------------------------------------------------------------------------------------
@@ -80,28 +90,75 @@ class Enforcement:
     def _judge(self, call: ToolCall, task: Task | None, tool: Tool | None, binder: Binder | None) -> Pending:
         execution = self.recording.ledger.next_id()
         for _ in range(_MAX_RACES):
-            facts, now = self._facts, self.clock.now()
-            grant = self.authority.grant(task)
-            call = self.proven(call, grant, task, now)
-            binding = self.bind(call, grant, task, tool, binder)
-            decision = decide(call, binding, grant, self.policy, facts, now // NANOSECOND)
-            if decision.verdict is Verdict.ALLOW and task is not None:
-                answer = self._admit(call, grant, task, facts, execution)
+            snapshot, now = self.in_force.snapshot, self.clock.now()
+            facts = snapshot.facts
+            memo = task.recall(snapshot.authority) if task is not None else None
+            grant = snapshot.authority.grant(task, memo)
+            call = self.proven(snapshot, call, grant, task, now)
+            binding = self.bind(snapshot, memo, call, grant, task, tool, binder)
+            decision, usage, heard = self.judged(snapshot, call, binding, grant, facts, now // NANOSECOND)
+            if decision.runs and task is not None and memo is not None:
+                answer = self._admit(snapshot, memo, call, binding, grant, task, facts, usage, heard, now // NANOSECOND, execution)
                 if type(answer) is Reservation:
-                    return self._permit(call, binding, grant, task, answer, now, tool)
+                    if self.in_force.snapshot is snapshot:
+                        return self._permit(snapshot, memo, call, binding, grant, task, answer, now, tool, decision, usage, heard)
+                    self.home.state.release(answer)  # superseded by a reload: judged again, by the new one
+                    continue
                 if type(answer) is Reason:
-                    decision = refuse(call, self.policy.digest, Stage.ADMISSION, answer)
+                    decision = refuse(call, snapshot.policy.digest, Stage.ADMISSION, answer)
                     break
-            elif not self._moved():
+            elif not self.in_force.moved(snapshot):
                 break
-            self._refresh()
+            self.in_force.refresh(snapshot)
         else:
             reason = Reason(Code.STATE_UNAVAILABLE, call.tool, "a state that holds still", f"{_MAX_RACES} lost races")
-            decision = refuse(call, self.policy.digest, Stage.ADMISSION, reason)
-        forms = self.recording.forms(call, grant, task)
-        return self.recording.pend(executed(decision, execution), call, binding, forms, now, facts.revocations.version)
+            decision = refuse(call, snapshot.policy.digest, Stage.ADMISSION, reason)
+        decision, note = executed(decision, execution), None
+        if decision.verdict is Verdict.ASK:
+            decision, note = self._ask(snapshot, call, binding, grant, usage, decision, now // NANOSECOND)
+        forms = self.recording.forms(call, grant, task, snapshot.stamp, memo)
+        return self.recording.pend(decision, call, binding, forms, now, facts.revocations.version, usage, note=note)
 
-    def proven(self, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
+    def judged(
+        self, snapshot: Snapshot, call: ToolCall, binding: Binding, grant: Grant, facts: Facts, now: int
+    ) -> tuple[Decision, Usage, Heard | None]:
+        """Stages 0 to 12 at `now` (seconds), with what humans said about this very call where they have to be asked."""
+        policy = snapshot.policy
+        usage = self.usage(policy, call, grant)
+        decision, heard = decide(call, binding, grant, policy, facts, now, usage), None
+        if decision.verdict is Verdict.ASK and decision.enforced:
+            heard = self.asking.heard(policy, call, binding, grant, usage, now)
+            if heard is not None:
+                usage = structs.replace(usage, answer=heard.answer)
+                decision = decide(call, binding, grant, policy, facts, now, usage)
+        return decision, usage, heard
+
+    def _ask(
+        self, snapshot: Snapshot, call: ToolCall, binding: Binding, grant: Grant, usage: Usage, decision: Decision, now: int
+    ) -> tuple[Decision, bytes | None]:
+        """Put the call to humans: the decision that names the request, and the record that it was put. Denies where that cannot be."""
+        try:
+            request, new = self.asking.ask(snapshot.policy, call, binding, grant, usage, decision, now)
+        except InvalidInput as error:
+            reason = Reason(Code.APPROVAL_DENIED, call.tool, "a call that humans can be asked about", str(error))
+            return structs.replace(decision, verdict=Verdict.DENY, code=reason.code, reasons=(reason, *decision.reasons)), None
+        reasons = tuple([structs.replace(reason, fix=f"agentguard approvals show {request.id}") for reason in decision.reasons])
+        note = self.recording.ledger.noted("approval", asked(request)) if new else None
+        return structs.replace(decision, reasons=reasons, request=request.id), note
+
+    def patience(self, pending: Pending, task: Task | None, until: float) -> float:
+        """Until when (of `time.monotonic`) a refused call waits for an answer: until then, or as its task says; 0: it does not."""
+        own = self.own(task) if pending.decision.request else None
+        return 0.0 if own is None or own.wait is None else until or monotonic() + own.wait
+
+    def usage(self, policy: Policy, call: ToolCall, grant: Grant) -> Usage:
+        """What went before, as far as the policy's rules about this call ask for it."""
+        standing = policy.standing(call.agent, call.tool)
+        if standing is None or standing.watch is None or grant.chain is None:
+            return NO_USAGE
+        return Usage(self.home.state.counts(grant.chain.task_id, standing.watch.reads))
+
+    def proven(self, snapshot: Snapshot, call: ToolCall, grant: Grant, task: Task | None, now: int) -> ToolCall:
         """The call with its proof: the one that came beside the chain, or, where one is wanted and the leaf's key is in this process, one
         that the holder signs here (draft §7)."""
         chain = grant.chain
@@ -109,45 +166,57 @@ class Enforcement:
             return call
         if task.proof is not None:
             return call.with_proof(task.proof)
-        if not proof_wanted(chain, grant, self.policy.attributes(call.tool)) or task.key is None or task.key.public != chain.leaf.holder:
+        wanted = proof_wanted(chain, grant, snapshot.policy.attributes(call.tool))
+        if not wanted or task.key is None or task.key.public != chain.leaf.holder:
             return call
         return call.with_proof(make_proof(task.key, chain.leaf, call.tool, call.arguments, now // NANOSECOND, aud=self.audience))
 
-    def bind(self, call: ToolCall, grant: Grant, task: Task | None, live: Tool | None = None, binder: Binder | None = None) -> Binding:
+    def bind(
+        self,
+        snapshot: Snapshot,
+        memo: Memo | None,
+        call: ToolCall,
+        grant: Grant,
+        task: Task | None,
+        live: Tool | None = None,
+        binder: Binder | None = None,
+    ) -> Binding:
         """The call as its tool and the disk see it."""
-        binding = self._bind(call, live, binder)
-        governed = self._governed(call, grant, task)
+        binding = self._bind(snapshot, call, live, binder)
+        governed = self._governed(snapshot, memo, call, grant, task)
         if governed and not binding.defect:
             links = followed(binding.bound, governed)
             if links is not None:
                 return structs.replace(binding, followed=links)
         return binding
 
-    def _governed(self, call: ToolCall, grant: Grant, task: Task | None) -> Mapping[str, tuple[str, ...]]:
+    def _governed(
+        self, snapshot: Snapshot, memo: Memo | None, call: ToolCall, grant: Grant, task: Task | None
+    ) -> Mapping[str, tuple[str, ...]]:
         """The arguments that a path constraint of the policy or of the chain governs; remembered with the task."""
-        known = task.governed.get(call.tool) if task is not None else None
+        known = memo.governed.get(call.tool) if memo is not None else None
         if known is not None:
             return known
-        rules = self.policy.agents.get(call.agent)
+        rules = snapshot.policy.agents.get(call.agent)
         rule = rules.tools.get(call.tool) if rules is not None else None
         maps = [rule.arguments] if rule is not None else []
         links = grant.chain.links if grant.chain is not None else ()
         maps += [link.tools[call.tool].named for link in links if call.tool in link.tools]
         found = governed_arguments(maps)
-        if task is not None and grant.chain is not None and call.agent == task.agent:
-            if len(task.governed) >= _MAX_PREMISES:
-                task.governed.clear()
-            task.governed[call.tool] = found
+        if memo is not None and task is not None and grant.chain is not None and call.agent == task.agent:
+            if len(memo.governed) >= _MAX_PREMISES:
+                memo.governed.clear()
+            memo.governed[call.tool] = found
         return found
 
-    def _bind(self, call: ToolCall, live: Tool | None, binder: Binder | None) -> Binding:
+    def _bind(self, snapshot: Snapshot, call: ToolCall, live: Tool | None, binder: Binder | None) -> Binding:
         """The call as its tool sees it. An unknown tool stays unbound, to be refused by scope or policy."""
-        known = self.tools.get(call.tool)
+        known, lock = self.tools.get(call.tool), snapshot.lock
         tool = live if live is not None else known
         if tool is None:
-            missing = self.lock is not None and (call.tool in self.lock.entries or self.policy.knows_tool(call.tool))
+            missing = lock is not None and (call.tool in lock.entries or snapshot.policy.knows_tool(call.tool))
             return Binding(call.arguments, integrity="it is not registered with this guard" if missing else "")
-        integrity = tool.changed() or (self.lock.judge(tool) if self.lock is not None else "")
+        integrity = tool.changed() or (lock.judge(tool) if lock is not None else "")
         if tool is not known and (known is None or known.fingerprint != tool.fingerprint):
             integrity = "another tool is registered under its name"
         if call.defect:
@@ -157,61 +226,107 @@ class Enforcement:
         except InvalidInput as error:
             return Binding(_NONE, str(error), integrity, tool.opaque)
 
-    def _admit(self, call: ToolCall, grant: Grant, task: Task, facts: Facts, execution: str) -> Reservation | Reason | None:
+    def _admit(
+        self,
+        snapshot: Snapshot,
+        memo: Memo,
+        call: ToolCall,
+        binding: Binding,
+        grant: Grant,
+        task: Task,
+        facts: Facts,
+        usage: Usage,
+        heard: Heard | None,
+        now: int,
+        execution: str,
+    ) -> Reservation | Reason | None:
         """Stage 13: what was reserved; a reason; or None when the state moved and the call must be judged again."""
-        account = self._account(call, grant, task, facts)
-        if isinstance(account, Reason):
-            return account
-        rerun = self.policy.attributes(call.tool).rerun_safe
-        request = Reservation(execution, self.home.log.shard, account, call.call_id or execution, facts.revocations.version, rerun)
+        charged = self._account(snapshot, memo, call, binding, grant, task, facts, usage, now)
+        if isinstance(charged, Reason):
+            return charged
+        rerun = snapshot.policy.attributes(call.tool).rerun_safe
+        request = Reservation(execution, self.home.log.shard, charged, call.call_id or execution, facts.revocations.version, rerun)
         try:
             result = self.home.state.admit(request)
         except StateUnavailable as error:
             return Reason(Code.STATE_UNAVAILABLE, "state", "a state store that answers", str(error))
         if type(result) is Admitted:
-            return request if result.charged else request._replace(account=replace(account, charges=()))
+            return request if result.charged else request._replace(account=replace(charged, charges=(), earned=(), meters=()))
         if type(result) is Superseded:
+            return None
+        if type(result) is Exhausted and result.name == APPROVAL and heard is not None:
+            self.home.inbox.retire(heard.request)  # it was good for one call, which another one was: ask anew
             return None
         return _not_admitted(result, request.call_id)
 
-    def _account(self, call: ToolCall, grant: Grant, task: Task, facts: Facts) -> Account | Reason:
-        """What calls of this task are charged to; made once a task, but for calls that bring a proof, which is charged too."""
-        chain = _chain_of(grant)
-        account = task.account
-        if account is None:
-            counters = charges(call.agent, chain, self.policy, facts)
-            if isinstance(counters, Reason):
-                return counters
-            account = task.account = Account(chain.task_id, call.agent, counters, chain.root.exp)
-        if call.proof is None:
-            return account
-        return replace(account, charges=(*account.charges, proof_charge(call, chain)))
+    def _account(
+        self,
+        snapshot: Snapshot,
+        memo: Memo,
+        call: ToolCall,
+        binding: Binding,
+        grant: Grant,
+        task: Task,
+        facts: Facts,
+        usage: Usage,
+        now: int,
+    ) -> Account | Reason:
+        """What a call is charged to; made once for each tool of a task where all its calls are charged alike."""
+        known = memo.accounts.get(call.tool)
+        if known is not None and call.proof is None:
+            return known
+        made = account(call, binding.bound, _chain_of(grant), snapshot.policy, facts, now, usage)
+        if isinstance(made, Account) and fixed(call, snapshot.policy) and call.agent == task.agent:
+            if len(memo.accounts) >= _MAX_PREMISES:
+                memo.accounts.clear()
+            memo.accounts[call.tool] = made
+        return made
 
     def _permit(
-        self, call: ToolCall, binding: Binding, grant: Grant, task: Task, reservation: Reservation, now: int, tool: Tool | None
+        self,
+        snapshot: Snapshot,
+        memo: Memo,
+        call: ToolCall,
+        binding: Binding,
+        grant: Grant,
+        task: Task,
+        reservation: Reservation,
+        now: int,
+        tool: Tool | None,
+        judged: Decision,
+        usage: Usage,
+        heard: Heard | None,
     ) -> Pending:
         """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
         try:
             chain = _chain_of(grant)
             decision = Decision(
-                Verdict.ALLOW,
-                None,
-                Stage.EVIDENCE,
-                (),
+                judged.verdict,
+                judged.code,
+                Stage.EVIDENCE if judged.enforced else judged.stage,
+                judged.reasons,
                 call.agent,
                 call.tool,
                 reservation.call_id,
-                self.policy.digest,
+                snapshot.policy.digest,
                 reservation.account.names,
                 reservation.execution,
+                judged.enforced,
             )
             if not task.observed:
                 self._observe(task, grant, chain)
             expires = min(now + LIFETIME_NS, chain.leaf.exp * NANOSECOND)
-            forms = self.recording.forms(call, grant, task)
-            permit = Permit(self.recording, tool or forms.tool, binding.bound, call, decision, reservation, expires, task, forms.outcome)
-            version = reservation.version
-            return self.recording.pend(decision, call, binding, forms, now, version, permit=permit, rerun=reservation.rerun)
+            forms = self.recording.forms(call, grant, task, snapshot.stamp, memo)
+            output = snapshot.policy.attributes(call.tool).output
+            permit = Permit(
+                self.recording, tool or forms.tool, binding.bound, call, decision, reservation, expires, task, forms.outcome, output
+            )
+            note = None
+            if heard is not None:
+                note = self.recording.ledger.noted("approval", heard.used(reservation.execution))
+                self.recording.approved[reservation.execution] = heard.request
+            version, rerun = reservation.version, reservation.rerun
+            return self.recording.pend(decision, call, binding, forms, now, version, usage, permit=permit, rerun=rerun, note=note)
         except BaseException:
             self.home.state.release(reservation)
             raise
@@ -220,6 +335,8 @@ class Enforcement:
         """Record the links of a chain that was derived elsewhere, the first time this guard sees them (DESIGN §4)."""
         for index, link in enumerate(chain.links):
             if link.hash not in self._observed:
+                if index == 0:  # perhaps a fresh artifact of a task that is known
+                    self.home.state.prolong(chain.task_id, link.exp)
                 self.recording.ledger.delegation(chain, index, agents=grant.agents, caused_by=None, observed=True)
                 if len(self._observed) >= _MAX_OBSERVED:
                     self._observed.clear()
@@ -234,28 +351,13 @@ class Enforcement:
             code, stage = Code.STATE_UNAVAILABLE, Stage.ADMISSION
         elif isinstance(error, EvidenceUnavailable):
             code, stage = Code.EVIDENCE_UNAVAILABLE, Stage.EVIDENCE
-        reason = Reason(code, call.tool, "a guard that works", _words(error))
+        reason, stamp = Reason(code, call.tool, "a guard that works", _words(error)), self.recording.stamp
         try:
-            return self.recording.refused(call, stage, reason, NO_GRANT, None)
+            return self.recording.refused(call, stage, reason, NO_GRANT, None, stamp)
         except _INTERRUPTS:
             raise
         except BaseException:  # noqa: BLE001  # what broke the check may break its record: the denial stands without one
-            return Pending(None, refuse(call, self.policy.digest, stage, reason), None)
-
-    # --- the world --------------------------------------------------------------------------------------------------------------
-
-    def facts(self) -> Facts:
-        """The current snapshot."""
-        if self._moved():
-            self._refresh()
-        return self._facts
-
-    def _moved(self) -> bool:
-        return self.home.state.version() != self._facts.revocations.version
-
-    def _refresh(self) -> None:
-        self._facts = structs.replace(self._facts, revocations=self.home.state.revocations())
-        self.recording.revocations = self._facts.revocations.version
+            return Pending((), refuse(call, stamp.policy, stage, reason), None)
 
 
 def readable(call: object) -> ToolCall:
@@ -285,4 +387,5 @@ def _not_admitted(result: Replayed | Exhausted | Superseded | Admitted, call_id:
         raise AgentguardError(f"an unexpected answer of the state store: {type(result).__name__}")
     if result.name == PROOF:
         return Reason(Code.REPLAY_DETECTED, "proof", "a proof that was not used before", "a used one")
-    return Reason(Code.BUDGET_EXHAUSTED, result.name, f"at most {result.limit}", f"{result.limit} used")
+    found = "not enough left for this call" if result.words else f"{result.limit} used"
+    return Reason(Code.BUDGET_EXHAUSTED, result.name, f"at most {result.words or result.limit}", found)

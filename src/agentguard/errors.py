@@ -5,8 +5,10 @@ AgentguardError
 ├── Denied              the call must not run, and did not (`.decision` says why)
 │   └── ApprovalRequired   the same, but somebody may still say yes
 ├── EvidenceUnavailable the log cannot promise that a record is durable: nothing runs until it is reopened
+│   └── LogBusy         the same for one record only, because too many wait for the disk: try again later
 ├── StateUnavailable    the state store cannot admit: nothing runs
-└── OutcomeUnrecorded   the tool ran, its outcome could not be recorded, its output is withheld: never retry
+├── OutcomeUnrecorded   the tool ran, its outcome could not be recorded, its output is withheld: never retry
+└── OutputRefused       the tool ran, and the policy lets nobody have what it gave, or what it said when it failed
 """
 
 from __future__ import annotations
@@ -39,6 +41,13 @@ class EvidenceUnavailable(AgentguardError):
     """A record could not be made durable. The log is poisoned until it is opened anew."""
 
 
+class LogBusy(EvidenceUnavailable):
+    """A record did not get its turn at the disk in time, and nothing may run on its account. The log is sound, and takes others.
+
+    Mostly it was never written. If it was on its way already, it may become durable; then an outcome `not_run` follows it.
+    """
+
+
 class StateUnavailable(AgentguardError):
     """The state store did not answer, or is not the one that may count this call."""
 
@@ -52,6 +61,27 @@ class OutcomeUnrecorded(AgentguardError):
             f"the tool ran, but the outcome of execution {execution} could not be recorded ({cause}); "
             "its output is withheld: do not retry, reopen the guard and look at `agentguard log verify`"
         )
+
+
+class OutputRefused(AgentguardError):
+    """The tool ran, and its output is withheld by the policy's rule for it (`tools: {name: {output: ...}}`).
+
+    why      what is wrong with the output, in words for a model: neither they nor the chain of this exception hold any of it
+    failed   the class of the tool's own exception, where that is what is withheld; else empty
+    """
+
+    def __init__(self, why: str, failed: str = "") -> None:
+        self.why, self.failed = why, failed
+        what = f"the tool failed with {failed}, and its message is withheld" if failed else "the tool ran, but its output is withheld"
+        super().__init__(f"{what}: {why}")
+
+    @property
+    def for_model(self) -> str:
+        """One short sentence that a model can act on, as `Denied` has one."""
+        return str(self)
+
+    def __reduce__(self) -> tuple[type[OutputRefused], tuple[str, str]]:
+        return (type(self), (self.why, self.failed))
 
 
 class Denied(AgentguardError):
@@ -76,4 +106,12 @@ class Denied(AgentguardError):
 
 
 class ApprovalRequired(Denied):
-    """The verdict is `ask`: the call may run once somebody entitled to it approves."""
+    """The verdict is `ask`: the call may run once somebody entitled to it approves.
+
+    Wait with `guard.wait_answer(error.request)`, or later make exactly the same call in the same task again.
+    """
+
+    @property
+    def request(self) -> str:
+        """The id of the request, as `agentguard approvals show` takes it."""
+        return self.decision.request

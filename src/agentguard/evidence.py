@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from binascii import hexlify
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -28,9 +28,9 @@ STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.PRESENCE: ("chain",),
     Stage.CHAIN: ("chain", "anchors", "agent"),
     Stage.TIME: ("chain", "time"),
-    Stage.REVOCATION: ("chain", "revocations"),
+    Stage.REVOCATION: ("chain", "revocations", "bundle", "time"),
     Stage.ENVIRONMENT: ("chain", "environment", "policy"),
-    Stage.POLICY_DIGEST: ("chain", "policy"),
+    Stage.POLICY_DIGEST: ("chain", "policy", "bundle", "time"),
     Stage.INTEGRITY: ("tool_version", "lock"),
     Stage.SCOPE: ("chain", "tool", "arguments", "bound", "followed"),
     Stage.PROOF: ("chain", "proof"),
@@ -52,10 +52,12 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     arguments: str  # commitment to the presented arguments
     artifact: str | None  # hash of the leaf's signing input
     bound: str | None  # commitment to the bound arguments, where they differ from the presented ones
+    bundle: str | None  # the signed bundle that policy, lock and keys came in
     call_id: str
     caused_by: str | None
     chain: str | None
     code: Code | None
+    enforced: bool  # false for a denial that is only recorded: the policy shadows the rule, and the call runs
     environment: str
     expires: int | None  # seconds; when the root artifact ends, and with it the need to remember the call id
     followed: str | None  # commitment to the bound arguments with symbolic links followed, where there are any
@@ -75,16 +77,19 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     tool: str
     tool_version: str | None
     type: str = "decision"
+    usage: str | None  # commitment to what went before, where the policy asks for it: counters, and what humans answered
     v: int = FORMAT
     verdict: Verdict
 
 
 class OutcomeRecord(_Record, frozen=True, kw_only=True):
+    counted: list[tuple[str, int]] | None  # counters that the outcome moves, and by how much
     error: str | None  # the class of the exception
     execution: str
     form: str | None  # "json", or "type" where the output has no JSON form
     id: str
-    output: str | None  # commitment
+    output: str | None  # commitment to what the caller got
+    shaped: dict[str, Any] | None  # what the policy's rule for outputs did: how much was redacted, whether text was cut
     status: str  # ok, error, cancelled, paused, not_run
     task: str | None
     time: str
@@ -144,10 +149,10 @@ def _bounded(data: bytes) -> bytes:
 
 #: What changes from call to call of one agent, task and tool, in the order of the record.
 DECISION_BLANKS: Final = (
-    "arguments", "bound", "call_id", "caused_by", "code", "followed", "id", "proof", "reasons", "rerun", "reserved", "revocations",
-    "stages", "time", "verdict",
+    "arguments", "bound", "call_id", "caused_by", "code", "enforced", "followed", "id", "proof", "reasons", "rerun", "reserved",
+    "revocations", "stages", "time", "usage", "verdict",
 )  # fmt: skip
-OUTCOME_BLANKS: Final = ("error", "execution", "form", "id", "output", "status", "time")
+OUTCOME_BLANKS: Final = ("counted", "error", "execution", "form", "id", "output", "shaped", "status", "time")
 _BLANK: Final = b"\xff"  # stands in no UTF-8 text
 
 
@@ -182,22 +187,20 @@ def commitment(salt: bytes, value: bytes) -> bytes:
 
 
 def _stages(last: Stage, outcome: str) -> bytes:
-    names = {str(int(stage)): "pass" for stage in Stage if stage < last}
+    names = {str(int(stage)): "pass" for stage in Stage if stage < (Stage.EVIDENCE if outcome == "shadow" else last)}
     names[str(int(last))] = outcome
-    return jcs({name: "none" if int(name) in (11, 12) and state == "pass" else state for name, state in names.items()})
+    return jcs({name: "none" if int(name) == Stage.PROVENANCE and state == "pass" else state for name, state in names.items()})
 
 
-#: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": nothing is judged there yet.
-_STAGE_RESULTS: Final = {(stage, outcome): _stages(stage, outcome) for stage in Stage for outcome in ("pass", "fail", "ask")}
+#: All stage results that a record can hold, encoded once: the last stage judged, and what it came to. "none": nothing is judged there yet;
+#: "shadow": it failed, and the call went on.
+_STAGE_RESULTS: Final = {(stage, outcome): _stages(stage, outcome) for stage in Stage for outcome in ("pass", "fail", "ask", "shadow")}
 
 
 def stage_results(decision: Decision) -> bytes:
     """How far the decision came. An allowed call passed everything up to admission; stage 14 is the record's own existence."""
     if decision.verdict is Verdict.ALLOW:
         return _STAGE_RESULTS[Stage.ADMISSION, "pass"]
+    if not decision.enforced:
+        return _STAGE_RESULTS[decision.stage, "shadow"]
     return _STAGE_RESULTS[decision.stage, "ask" if decision.verdict is Verdict.ASK else "fail"]
-
-
-def reserved(keys: Sequence[str]) -> bytes:
-    """Charged counters as they stand in a record: [[key, 1], ...]."""
-    return jcs([[key, 1] for key in keys])

@@ -6,33 +6,36 @@ path share everything but the write: `check` writes, `acheck` awaits the write.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from agentguard import control
 from agentguard.artifact import Initiator, parse_presentation
+from agentguard.asking import in_event_loop
+from agentguard.bundle_home import take_over
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.chain import ChainError, VerifiedChain
-from agentguard.context import current_execution, current_task, lent_permit
-from agentguard.decide import decide, standing
-from agentguard.decision import Code, Decision, Reason, Stage, Verdict
+from agentguard.chain import VerifiedChain
+from agentguard.context import current_task, lent_permit
+from agentguard.decision import Decision, Reason, Stage, Verdict
 from agentguard.enforcement import NOBODY, Enforcement, readable
 from agentguard.environment import NANOSECOND
 from agentguard.errors import ApprovalRequired, Denied, InvalidInput
 from agentguard.home import DEFAULT, Durability, Home
-from agentguard.integrity import LOCK_FILE, Binder, Lock, Tool, mark, register
+from agentguard.integrity import Binder, Tool, mark, register
+from agentguard.issuing import Issuing
 from agentguard.keys import Signer
 from agentguard.notice import say
 from agentguard.permit import Permit
-from agentguard.policy import Policy, load
-from agentguard.recording import Pending
-from agentguard.task import Task, initiator_of, parse_ttl
+from agentguard.policy import Policy
+from agentguard.snapshot import Snapshot, given_by, read_orders
+from agentguard.spans import parse_span
+from agentguard.task import Task, initiator_of
 
 if TYPE_CHECKING:
     from agentguard.lineage import Lineage
@@ -46,6 +49,7 @@ class Guard:
 
     def __init__(self, enforcement: Enforcement, *, unsafe_development: bool = False) -> None:
         self._enforcement, self._recording = enforcement, enforcement.recording
+        self._issuing = Issuing(enforcement)
         self._unsafe_development = unsafe_development
         self._opening()
 
@@ -62,7 +66,7 @@ class Guard:
     ) -> Guard:
         """Open a guard.
 
-        policy              path or text of a policy
+        policy              path or text of a policy, or path of a signed bundle (docs/policy-bundles.md)
         home                directory of keys, log and state; made on first use
         durability          "fsync": evidence survives power loss; "process": it survives a killed process
         environment         facts to add to the measured ones, for example {"deployment": "staging"}
@@ -71,23 +75,27 @@ class Guard:
 
         Raises InvalidInput where the policy, a key file, the lock or the log cannot be used; the message names the place.
         """
-        rules = policy if isinstance(policy, Policy) else load(policy)
+        given = given_by(policy)
         opened = Home(home, durability=durability)
         try:
             control.reconcile(opened)
-            lock = Lock.load(opened.path / LOCK_FILE)
-            return cls(Enforcement(opened, rules, lock, environment or {}, audience), unsafe_development=unsafe_development)
+            orders = read_orders(opened, given, str(policy))
+            if orders.bundle is not None:
+                take_over(opened, orders.bundle)
+            return cls(Enforcement(opened, orders, environment or {}, audience), unsafe_development=unsafe_development)
         except BaseException:
             opened.close()
             raise
 
     def _opening(self) -> None:
         enforcement = self._enforcement
-        detail = self._recording.keep_documents()
-        detail |= {"durability": self.home.durability, "unsafe_development": self._unsafe_development}
-        self._recording.ledger.note("open", detail)
-        for warning in self.policy.warnings:
-            say("policy warning", warning=warning)
+        detail = {
+            **enforcement.in_force.snapshot.named(),
+            "durability": self.home.durability,
+            "unsafe_development": self._unsafe_development,
+        }
+        self._recording.ledger.note("open", {**detail, "keep_values": self.home.settings.keep_values})
+        _warn(enforcement.in_force.snapshot)
         if self._unsafe_development:
             say("UNSAFE development mode: tools may be registered anew with other code")
         if enforcement.clock.unreliable:
@@ -107,6 +115,18 @@ class Guard:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def reload(self, policy: str | Path | Policy) -> None:
+        """Judge by another policy or bundle from now on: policy, lock, trust file, revocations and their terms change at once.
+
+        Each check is judged wholly by the old or wholly by the new, and there is no moment without either. Permits that are out keep what
+        was checked; tools stay registered; artifacts bound to the old policy are refused from now on (`policy_mismatch`), unless the new
+        bundle accepts it. It is recorded before it is in force.
+
+        Raises InvalidInput for what cannot be used, or may not follow: an older bundle, another one with the same version, one of another
+        name, or an unsigned policy after a bundle; the old stays in force then. StateUnavailable, EvidenceUnavailable: likewise.
+        """
+        _warn(self._enforcement.in_force.reload(policy))
+
     def serves(self, recording: object) -> bool:
         """Whether this is the guard that records here."""
         return self._recording is recording
@@ -119,12 +139,12 @@ class Guard:
     @property
     def policy(self) -> Policy:
         """The policy in force."""
-        return self._enforcement.policy
+        return self._enforcement.in_force.snapshot.policy
 
     @property
     def environment(self) -> Mapping[str, Frozen]:
         """The facts that artifacts and policy are judged by."""
-        return self._enforcement.environment
+        return self._enforcement.in_force.snapshot.facts.environment
 
     @property
     def audience(self) -> str:
@@ -227,6 +247,7 @@ class Guard:
         ttl: str | int = "15m",
         trusted_input: str | None = None,
         uses: int | None = None,
+        wait: str | int | None = None,
     ) -> Task:
         """Start a task for `agent` on behalf of `initiator`: use it as a context manager, sync or async, or with `.start()`/`.close()`.
 
@@ -235,11 +256,12 @@ class Guard:
         ttl            how long the artifact is valid: "90s", "15m", "2h"
         trusted_input  the initiator's own words; kept as a commitment
         uses           at most so many calls
+        wait           a call that needs a human's approval waits for it so long; by default `ApprovalRequired` is raised at once
         """
-        make = {"initiator": initiator_of(initiator), "scope": scope, "ttl": parse_ttl(ttl), "trusted_input": trusted_input, "uses": uses}
-        return Task(self, agent, make=make)
+        make = {"initiator": initiator_of(initiator), "scope": scope, "ttl": parse_span(ttl), "trusted_input": trusted_input, "uses": uses}
+        return Task(self, agent, make=make, wait=wait)
 
-    def accept(self, presentation: str | bytes | Mapping[str, Any], key: Signer | None = None) -> Task:
+    def accept(self, presentation: str | bytes | Mapping[str, Any], key: Signer | None = None, *, wait: str | int | None = None) -> Task:
         """Open a task under a chain received from elsewhere, judged against the configured trust anchors at every call.
 
         With the leaf's private `key` the guard knows that the holder is here; without it each call must bring a proof, addressed to
@@ -249,84 +271,37 @@ class Guard:
             tokens, proof = parse_presentation(presentation)
         except InvalidInput:
             tokens, proof = ("",), None  # no token at all: stage 2 says so at each call
-        task = Task(self, NOBODY, presentation=tokens)
+        task = Task(self, NOBODY, presentation=tokens, wait=wait)
         task.proof = proof
-        grant = self._enforcement.authority.grant(task)
+        grant = self._enforcement.in_force.snapshot.authority.grant(task)
         if grant.chain is not None:
             task.agent = grant.agents[-1] or NOBODY
             task.adopt(grant.chain.task_id)
             task.possessed = key is not None and key.public == grant.chain.leaf.holder
             task.key = key if task.possessed else None
-            task.granted = None  # possession is part of the grant
+            task.memo = None  # possession is part of the grant
         return task
+
+    def export(self, task: Task) -> str:
+        """A task as text, for `resume` in another process on this home: after a restart, through a queue. Whoever has the text has the
+        task's authority there, so keep it as you would keep a key. Raises InvalidInput for a task whose key is not here."""
+        return self._issuing.export(task)
+
+    def resume(self, exported: str | bytes, *, wait: str | int | None = None) -> Task:
+        """Open a task again that a guard on this home exported. Its id, its artifact, what was counted and what was approved are the same.
+        A chain that does not stand any more opens a task in which every call is denied with the code that says why.
+
+        Raises InvalidInput for what no guard on this home exported: the chain alone is no secret, and opens nothing.
+        """
+        return self._issuing.resume(self.accept(exported, wait=wait))
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain:
         """Mint or derive the artifact of a task, and record it. `Task` calls this; raises Denied."""
-        enforcement = self._enforcement
-        seconds = enforcement.clock.now() // NANOSECOND
-        parent = task.parent
-        if parent is None:
-            reason = self.policy.known(task.agent)
-            if reason is not None:
-                raise self._refused(task, "agentguard.task", Stage.POLICY, reason)
-            chain = enforcement.authority.mint(
-                task.agent,
-                task=self._recording.ledger.next_id(),
-                initiator=make["initiator"],
-                scope=make["scope"],
-                ttl=make["ttl"],
-                uses=make["uses"],
-                now=seconds,
-            )
-            control.own(self.home, chain.task_id, chain.root.exp)
-            above: tuple[str | None, ...] = ()
-        else:
-            chain = self._derive(task, parent, make, seconds)
-            above = enforcement.authority.grant(parent).agents
-        task.key = self.home.keys.holder(task.agent)
-        self._recording.ledger.delegation(
-            chain,
-            len(chain.links) - 1,
-            agents=(*above, task.agent),
-            caused_by=current_execution.get(),
-            observed=False,
-            trusted_input=make.get("trusted_input"),
-        )
-        return chain
+        return self._issuing.issue(task, make)
 
-    def _derive(self, task: Task, parent: Task, make: Mapping[str, Any], seconds: int) -> VerifiedChain:
-        """Delegation is judged as a call is: the parent's grant must stand, and the policy must let it delegate."""
-        parent.issue()
-        enforcement = self._enforcement
-        grant = enforcement.authority.grant(parent)
-        what = "agentguard.delegate"
-        failed = standing(ToolCall(parent.agent, what, {"to": task.agent}), grant, self.policy, enforcement.facts(), seconds)
-        if failed is not None or grant.chain is None:
-            reason = failed.reasons[0] if failed is not None else Reason(Code.ARTIFACT_MISSING, parent.agent)
-            raise self._refused(task, what, failed.stage if failed is not None else Stage.PRESENCE, reason)
-        if parent.key is None:  # tokens are no secret: who only has them may call nothing, and delegate nothing either
-            raise self._refused(task, what, Stage.PROOF, Reason(Code.PROOF_MISSING, parent.agent, "the leaf's key", "a chain without it"))
-        refused = self.policy.known(task.agent) or self.policy.may_delegate((*(name or "" for name in grant.agents), task.agent))
-        if refused is None and not grant.chain.profile:
-            refused = Reason(Code.DELEGATION_NOT_ALLOWED, task.agent, "a chain of the agentguard profile", "a plain chain")
-        if refused is not None:
-            raise self._refused(task, what, Stage.POLICY, refused)
-        ttl = parse_ttl(make["ttl"]) if make["ttl"] is not None else None
-        try:
-            return enforcement.authority.derive(
-                grant.chain, parent.key, task.agent, scope=make["scope"], ttl=ttl, uses=make["uses"], now=seconds
-            )
-        except ChainError as error:
-            raise self._refused(task, what, Stage.CHAIN, error.reason()) from None
-
-    def _refused(self, task: Task, what: str, stage: Stage, reason: Reason) -> Denied:
-        """Record that a task or a delegation was refused, and give the exception to raise."""
-        parent = task.parent
-        return self._refuse(ToolCall(parent.agent if parent is not None else task.agent, what, {"to": task.agent}), stage, reason, parent)
-
-    def _refuse(self, call: ToolCall, stage: Stage, reason: Reason, task: Task | None) -> Denied:
-        recording = self._recording
-        return Denied(recording.write(recording.refused(call, stage, reason, self._enforcement.authority.grant(task), task)).decision)
+    def renew(self, task: Task, make: Mapping[str, Any], ttl: str | int | None) -> VerifiedChain:
+        """Make a fresh artifact for a task, and record it. `Task.renew` calls this; raises Denied, InvalidInput."""
+        return self._issuing.renew(task, make, ttl)
 
     # --- checking ---------------------------------------------------------------------------------------------------------------
 
@@ -337,37 +312,57 @@ class Guard:
         tool   the live tool that will run, where several objects share one registered name and fingerprint (for adapters)
         binder how this one call's arguments are bound, in place of the tool's own way (for adapters)
         """
-        return _conclude(self._recording.write(self._enforcement.pending(call, task, tool, binder)))
+        enforcement, until = self._enforcement, 0.0
+        while True:
+            pending = self._recording.write(enforcement.pending(call, task, tool, binder))
+            if pending.permit is not None:
+                return pending.permit
+            until = 0.0 if in_event_loop() else enforcement.patience(pending, task, until)
+            if not until or not enforcement.asking.wait(pending.decision.request, until):
+                raise _refusal(pending.decision)
 
     async def acheck(self, call: ToolCall, *, task: Task | None = None, tool: Tool | None = None, binder: Binder | None = None) -> Permit:
-        """The same for asyncio. In `fsync` durability an executor writes, so the event loop never waits on a sync."""
-        recording, pending = self._recording, self._enforcement.pending(call, task, tool, binder)
-        if not recording.blocking:
-            return _conclude(recording.write(pending))
-        try:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(None, recording.write, pending)
-        except RuntimeError:  # no asyncio here, or its executor is gone already
-            return _conclude(recording.write(pending))
-        try:
-            return _conclude(await asyncio.shield(work))
-        except asyncio.CancelledError:
-            permit = pending.permit
-            if permit is not None:  # nobody got it: the log says not_run
-                work.add_done_callback(lambda _: loop.run_in_executor(None, permit.release))
-            raise
+        """The same for asyncio. Where the write waits for the disk, the event loop does not. If it is cancelled while the decision is being
+        written, the log says `not_run` behind it."""
+        enforcement, until = self._enforcement, 0.0
+        while True:
+            pending = await self._recording.awrite(enforcement.pending(call, task, tool, binder))
+            if pending.permit is not None:
+                return pending.permit
+            until = enforcement.patience(pending, task, until)
+            if not until or not await enforcement.asking.await_(pending.decision.request, until):
+                raise _refusal(pending.decision)
+
+    def wait_answer(self, request: str, timeout: str | int = "15m") -> bool:
+        """Wait until the request of an `ApprovalRequired` was answered, used or has expired; False if it was not within `timeout`.
+
+        Whatever it was, make exactly the same call again then: it is judged through all stages, and says what became of it. A thread whose
+        event loop would wait as well is refused (InvalidInput).
+        """
+        if in_event_loop():
+            raise InvalidInput("an event loop runs in this thread and would wait too", hint="await guard.await_answer(...)")
+        return self._enforcement.asking.wait(request, monotonic() + parse_span(timeout))
+
+    async def await_answer(self, request: str, timeout: str | int = "15m") -> bool:  # noqa: ASYNC109  # a span of time, as everywhere here
+        """The same for asyncio."""
+        return await self._enforcement.asking.await_(request, monotonic() + parse_span(timeout))
 
     def refuse(self, call: ToolCall, stage: Stage, reason: Reason, *, task: Task | None = None) -> Denied:
         """Record a refusal that an adapter came to, of something that no check can allow, and give the exception to raise."""
-        return self._refuse(call, stage, reason, task if task is not None else current_task.get())
+        return self._issuing.refuse(
+            self._enforcement.in_force.snapshot, call, stage, reason, task if task is not None else current_task.get()
+        )
 
     def decide(self, call: ToolCall, *, task: Task | None = None) -> Decision:
         """The dry run: stages 0 to 12. Nothing is admitted, nothing is written."""
         enforcement, call = self._enforcement, readable(call)
         task = enforcement.own(task)
-        grant, now = enforcement.authority.grant(task), enforcement.clock.now()
-        call = enforcement.proven(call, grant, task, now)
-        return decide(call, enforcement.bind(call, grant, task), grant, self.policy, enforcement.facts(), now // NANOSECOND)
+        snapshot, now = enforcement.in_force.fresh(), enforcement.clock.now()
+        memo = task.recall(snapshot.authority) if task is not None else None
+        grant = snapshot.authority.grant(task, memo)
+        call = enforcement.proven(snapshot, call, grant, task, now)
+        binding = enforcement.bind(snapshot, memo, call, grant, task)
+        return enforcement.judged(snapshot, call, binding, grant, snapshot.facts, now // NANOSECOND)[0]
 
     # --- operating --------------------------------------------------------------------------------------------------------------
 
@@ -390,10 +385,13 @@ class Guard:
 
     def forget_chains(self) -> None:
         """Drop the cache of verified chains: the next call of each task verifies every signature again."""
-        self._enforcement.authority.forget()
+        self._enforcement.in_force.renew()
 
 
-def _conclude(pending: Pending) -> Permit:
-    if pending.permit is not None:
-        return pending.permit
-    raise (ApprovalRequired if pending.decision.verdict is Verdict.ASK else Denied)(pending.decision)
+def _warn(snapshot: Snapshot) -> None:
+    for warning in snapshot.policy.warnings:
+        say("policy warning", warning=warning)
+
+
+def _refusal(decision: Decision) -> Denied:
+    return (ApprovalRequired if decision.verdict is Verdict.ASK else Denied)(decision)

@@ -196,7 +196,9 @@ def _signature_digest(fn: Any) -> str:
 
 
 def commitment_bytes(value: Any) -> tuple[bytes, str]:
-    """What an output commits to: (bytes, form). `json` is its JCS form; anything else is named by type only."""
+    """What an output commits to: (bytes, form). `json` is its JCS form, `stream` what became of one; all else is named by its type."""
+    if type(value) is StreamOutput:
+        return value.commitment(), "stream"
     try:
         return jcs(value), "json"
     except (InvalidInput, RuntimeError, KeyError):  # not JSON, or changed by another thread meanwhile
@@ -223,8 +225,6 @@ class StreamOutput:
         if self._size <= self.LIMIT:
             self._kept += data
 
-    def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
-
-    def kept(self) -> bytes:
-        return bytes(self._kept)
+    def commitment(self) -> bytes:
+        """The digest of all items, and those that are kept."""
+        return b"sha256:%b\n%b" % (self._hash.hexdigest().encode(), bytes(self._kept))

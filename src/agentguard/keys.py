@@ -16,6 +16,7 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,6 +28,8 @@ from agentguard.canonical import b64url, b64url_decode
 from agentguard.errors import InvalidInput
 
 THUMBPRINT_URI: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"  # RFC 9278
+#: The log's next key, there only while it takes the place of the old one.
+_NEXT_LOG: Final = "log.next.pem"
 #: Agents' names: printable ASCII, compared as bytes.
 AGENT_NAME: Final = re.compile(r"[!-~]{1,256}")
 
@@ -208,8 +211,9 @@ class LocalKey:
 class KeyRing:
     """The keys of one guard: a directory (0700) with one file (0600) a key.
 
-    `issuer.pem` mints root artifacts, `log.pem` signs checkpoints, `holder-<agent>.pem` is an agent's key. Keys are made on first use.
-    A holder's file names its agent in the first line, so that a renamed file is noticed. Safe under threads and several processes.
+    `issuer.pem` mints root artifacts, `log.pem` signs checkpoints, `holder-<agent>.pem` is an agent's key, `approver-<name>.pem` that of
+    somebody who answers requests here. Keys are made on first use. The file of a holder or an approver names it in the first line, so that
+    a renamed file is noticed. Safe under threads and several processes.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -226,8 +230,27 @@ class KeyRing:
         return self._single("issuer.pem")
 
     def log(self) -> LocalKey:
-        """The key that signs checkpoints."""
+        """The key that signs checkpoints. Raises InvalidInput while it is being replaced."""
+        following = self._dir / _NEXT_LOG
+        if os.path.lexists(following):
+            hint = "`agentguard log rotate-key` finishes it"
+            raise InvalidInput("the log gets another key, and the rotation was not finished", place=str(following), hint=hint)
         return self._single("log.pem")
+
+    def log_succession(self) -> tuple[LocalKey, LocalKey | None]:
+        """The key that signs checkpoints, and the one that is to follow it if a rotation was begun (`agentguard.log.rotation`)."""
+        following = self._dir / _NEXT_LOG
+        return LocalKey.load(self._dir / "log.pem"), LocalKey.load(following) if os.path.lexists(following) else None
+
+    def begin_log_succession(self) -> LocalKey:
+        """Make the key that is to follow. From here on `log` gives none."""
+        return LocalKey.load_or_create(self._dir / _NEXT_LOG)
+
+    def end_log_succession(self) -> None:
+        """Put the following key in the place of the old one, which is gone then. Raises OSError."""
+        os.replace(self._dir / _NEXT_LOG, self._dir / "log.pem")
+        self._named.pop("log.pem", None)
+        _sync_directory(self._dir)
 
     def holder(self, agent: str) -> LocalKey:
         """The key of `agent` (1 to 256 printable ASCII characters). Raises InvalidInput."""
@@ -236,7 +259,7 @@ class KeyRing:
             return key
         if type(agent) is not str or AGENT_NAME.fullmatch(agent) is None:
             raise InvalidInput(f"an agent's name is 1 to 256 printable ASCII characters, found {agent!r:.60}")
-        path = self._dir / _holder_file(agent)
+        path = self._dir / _file_of("holder", agent)
         with self._lock:
             if not os.path.lexists(path):
                 _write_new(path, f"agent: {agent}\n".encode("ascii") + LocalKey.generate()._pem())
@@ -256,6 +279,24 @@ class KeyRing:
                 agent = self._agents.get(thumbprint)
         return agent
 
+    def approver(self, name: str) -> LocalKey:
+        """The key of somebody who answers requests (1 to 256 printable ASCII characters). Raises InvalidInput."""
+        if type(name) is not str or AGENT_NAME.fullmatch(name) is None:
+            raise InvalidInput(f"an approver's name is 1 to 256 printable ASCII characters, found {name!r:.60}")
+        path = self._dir / _file_of("approver", name)
+        if not os.path.lexists(path):
+            _write_new(path, f"approver: {name}\n".encode("ascii") + LocalKey.generate()._pem())
+        return _titled(path, "approver")[1]
+
+    def approvers(self) -> dict[str, PublicKey]:
+        """Name -> key of everybody who has a key here to answer with. A file that is not what it must be makes nobody an approver."""
+        found: dict[str, PublicKey] = {}
+        for path in sorted(self._dir.glob("approver[-~]*.pem")):
+            with suppress(InvalidInput):
+                name, key = _titled(path, "approver")
+                found[name] = key.public
+        return found
+
     def _single(self, name: str) -> LocalKey:
         key = self._named.get(name)
         if key is None:
@@ -264,24 +305,29 @@ class KeyRing:
         return key
 
     def _remember(self, path: Path) -> LocalKey:
-        data = _read_private(path)
-        first, _, _ = data.partition(b"\n")
-        agent = first.removeprefix(b"agent: ").decode("ascii", "replace")
-        if not first.startswith(b"agent: ") or path.name != _holder_file(agent):
-            raise InvalidInput("the key names another agent than its file does", place=str(path), hint="give the file its name back")
-        key = self._holders.get(agent)
-        if key is None:
-            key = self._holders[agent] = _parse(data, path)
+        agent, key = _titled(path, "agent")
+        if agent not in self._holders:
+            self._holders[agent] = key
             self._agents[key.public.thumbprint()] = agent
-        return key
+        return self._holders[agent]
 
 
-def _holder_file(agent: str) -> str:
+def _titled(path: Path, title: str) -> tuple[str, LocalKey]:
+    """A key whose file begins with the line `<title>: <name>`, and is called by that name. Raises InvalidInput."""
+    data = _read_private(path)
+    first, _, _ = data.partition(b"\n")
+    before, _, name = first.decode("ascii", "replace").partition(": ")
+    if before != title or path.name != _file_of("holder" if title == "agent" else title, name):
+        raise InvalidInput(f"the key names another {title} than its file does", place=str(path), hint="give the file its name back")
+    return name, _parse(data, path)
+
+
+def _file_of(kind: str, name: str) -> str:
     # Capitals are escaped too, because some file systems fold case: "Ops" and "ops" are two agents.
-    safe = re.sub(r"[^a-z0-9_-]", lambda match: f"%{ord(match[0]):02X}", agent)
+    safe = re.sub(r"[^a-z0-9_-]", lambda match: f"%{ord(match[0]):02X}", name)
     if len(safe) > 120:
-        return f"holder~{hashlib.sha256(agent.encode('utf-8', 'surrogatepass')).hexdigest()}.pem"
-    return f"holder-{safe}.pem"
+        return f"{kind}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()}.pem"
+    return f"{kind}-{safe}.pem"
 
 
 def _modified(directory: Path) -> int:
@@ -350,13 +396,17 @@ def _write_new(path: Path, data: bytes) -> bool:
             os.link(temporary, path)
         finally:
             os.unlink(temporary)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_directory(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
         raise InvalidInput(f"the key cannot be written: {error.strerror}", place=str(path)) from None
     return True
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,13 +12,14 @@ from agentguard import evidence
 from agentguard.call import ToolCall
 from agentguard.canonical import jcs
 from agentguard.chain import VerifiedChain
-from agentguard.decide import Binding
+from agentguard.decide import NO_USAGE, Binding, Usage
 from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
+from agentguard.errors import OutputRefused
 from agentguard.home import Home
 from agentguard.integrity import commitment_bytes, type_name
+from agentguard.log import Done, Forsaken
 
-_MEMO: Final = 4096
 #: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.
 _MAX_OUTPUT: Final = 1 << 20
 _NULL: Final = b"null"
@@ -35,7 +36,6 @@ class Ledger:
         self._pid = -1
         self._prefix, self._count = "", 0
         self._salts: list[bytes] = []
-        self._reservations: dict[tuple[str, ...], bytes] = {}
 
     def next_id(self) -> str:
         """A new id of an execution or a note: unique without asking anyone. The random part makes processes and forks differ."""
@@ -61,6 +61,7 @@ class Ledger:
         chain: VerifiedChain | None,
         presented: str | None,
         anchors: str,
+        bundle: str | None,
         environment: str,
         lock: str | None,
         policy: str,
@@ -73,6 +74,7 @@ class Ledger:
             agent=agent,
             anchors=anchors,
             artifact=chain.leaf.hash if chain is not None else None,
+            bundle=bundle,
             chain=presented,
             environment=environment,
             expires=chain.root.exp if chain is not None else None,
@@ -95,12 +97,14 @@ class Ledger:
         revocations: int,
         rerun: bool,
         now: int,
+        usage: Usage = NO_USAGE,
+        reserved: bytes | None = None,
     ) -> bytes:
         """The bytes of a decision record. The values behind its commitments are in the side store when this returns."""
         execution = decision.execution
         salt = self._salt()
         arguments = self._kept(execution, "arguments", salt, jcs(call.arguments))
-        bound = reasons = links = proof = _NULL
+        bound = reasons = links = proof = before = _NULL
         if binding.bound is not call.arguments:
             bound = self._kept(execution, "bound", salt, jcs(binding.bound))
         if binding.followed is not None:
@@ -109,6 +113,8 @@ class Ledger:
             reasons = self._kept(execution, "reasons", salt, jcs([reason.sentence() for reason in decision.reasons]))
         if call.proof is not None:
             proof = evidence.commitment(b"", call.proof.encode("utf-8", "replace"))
+        if usage is not NO_USAGE:
+            before = self._kept(execution, "usage", salt, usage.canonical())
         name = b'"%b"' % execution.encode()  # hexadecimal
         return form.fill(
             arguments,
@@ -116,15 +122,17 @@ class Ledger:
             _encode(call.call_id) if call.call_id else name,
             _encode(caused_by) if caused_by is not None else _NULL,
             _encode(decision.code) if decision.code is not None else _NULL,
+            b"true" if decision.enforced else b"false",
             links,
             name,
             proof,
             reasons,
             b"true" if rerun else b"false",
-            self._reserved(decision.reserved),
+            reserved or b"[]",
             b"%d" % revocations,
             evidence.stage_results(decision),
             b'"%d"' % now,
+            before,
             _VERDICTS[decision.verdict],
         )
 
@@ -133,40 +141,58 @@ class Ledger:
         self._side.put(execution, kind, salt, value)
         return evidence.commitment(salt, value)
 
-    def _reserved(self, keys: tuple[str, ...]) -> bytes:
-        """[[counter, 1], …]; the same few tuples come again and again."""
-        known = self._reservations.get(keys)
-        if known is None:
-            if len(self._reservations) >= _MEMO:
-                self._reservations.clear()
-            known = self._reservations[keys] = evidence.reserved(keys)
-        return known
-
     def outcome_form(self, task: str | None, tool_version: str | None) -> evidence.Form:
         """What the outcomes of all calls of one task and tool share; the rest is filled in by `outcome`."""
         return evidence.Form(evidence.OutcomeRecord, evidence.OUTCOME_BLANKS, task=task, tool_version=tool_version)
 
-    def outcome(self, form: evidence.Form, execution: str, status: str, *, output: Any = None, error: BaseException | None = None) -> bytes:
+    def outcome(
+        self,
+        form: evidence.Form,
+        execution: str,
+        status: str,
+        *,
+        output: Any = None,
+        error: BaseException | None = None,
+        counted: Sequence[tuple[str, int]] = (),
+        shaped: Mapping[str, Any] | None = None,
+    ) -> bytes:
         """The bytes of an outcome record. An output without a JSON form is named by its type."""
         if status != "ok":
-            return self._outcome(form, execution, status, _NULL, _NULL, _encode(type_name(error)) if error is not None else _NULL)
+            failed = _encode(_class_of(error)) if error is not None else _NULL
+            return self._outcome(form, execution, status, _NULL, _NULL, failed, counted, shaped)
         data, kind = commitment_bytes(output)
         salt = self._salt()
         commitment = self._kept(execution, "output", salt, data) if len(data) <= _MAX_OUTPUT else evidence.commitment(salt, data)
-        return self._outcome(form, execution, status, commitment, _encode(kind), _NULL)
+        return self._outcome(form, execution, status, commitment, _encode(kind), _NULL, counted, shaped)
 
-    def stream_outcome(self, form: evidence.Form, execution: str, data: bytes) -> bytes:
-        """The bytes of the outcome record of a stream that ended; `data` is what its output comes to."""
-        return self._outcome(form, execution, "ok", self._kept(execution, "output", self._salt(), data), b'"stream"', _NULL)
-
-    def _outcome(self, form: evidence.Form, execution: str, status: str, output: bytes, kind: bytes, error: bytes) -> bytes:
+    def _outcome(
+        self,
+        form: evidence.Form,
+        execution: str,
+        status: str,
+        output: bytes,
+        kind: bytes,
+        error: bytes,
+        counted: Sequence[tuple[str, int]],
+        shaped: Mapping[str, Any] | None,
+    ) -> bytes:
         name = execution.encode()  # hexadecimal
         now = b'"%d"' % self._clock.now()
-        return form.fill(error, b'"%b"' % name, kind, b'"%b.outcome"' % name, output, b'"%b"' % status.encode(), now)
+        moved = _encode(counted) if counted else _NULL
+        done = _encode(shaped) if shaped else _NULL
+        return form.fill(moved, error, b'"%b"' % name, kind, b'"%b.outcome"' % name, output, done, b'"%b"' % status.encode(), now)
 
-    def write(self, record: bytes) -> None:
-        """Make a record durable. Raises EvidenceUnavailable."""
-        self._log.append(record)
+    def write(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> None:
+        """Make records durable together; see `Log.append`. Raises EvidenceUnavailable."""
+        self._log.append(*records, bounded=bounded, forsaken=forsaken)
+
+    async def awrite(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> None:
+        """The same for asyncio: its event loop does not wait for the disk."""
+        await self._log.append_async(*records, bounded=bounded, forsaken=forsaken)
+
+    def submit(self, record: bytes, done: Done) -> None:
+        """Have a record made durable without waiting for it; `done` is told. See `Log.submit`."""
+        self._log.submit(record, done=done)
 
     def delegation(
         self,
@@ -215,9 +241,18 @@ class Ledger:
         return self._objects.put(jcs(value))
 
     def note(self, kind: str, detail: dict[str, Any], *, by: str = "guard", identity: str | None = None) -> None:
-        """Record something that is not about one call: revocation, policy, lock, key, clock, open."""
+        """Record something that is not about one call: revocation, policy, lock, key, clock, open, approval."""
+        self.write(self.noted(kind, detail, by=by, identity=identity))
+
+    def noted(self, kind: str, detail: dict[str, Any], *, by: str = "guard", identity: str | None = None) -> bytes:
+        """The bytes of such a record, to be written together with another one."""
         now = str(self._clock.now())
-        self.write(evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=identity or self.next_id(), time=now, type=kind)))
+        return evidence.encode(evidence.NoteRecord(by=by, detail=detail, id=identity or self.next_id(), time=now, type=kind))
+
+
+def _class_of(error: BaseException) -> str:
+    """The class of the tool's exception, also where another one goes on in its place."""
+    return (error.failed if isinstance(error, OutputRefused) else "") or type_name(error)
 
 
 def _initiator(chain: VerifiedChain | None) -> dict[str, str] | None:

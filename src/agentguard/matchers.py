@@ -78,21 +78,30 @@ class Path(Constraint):
         return other.root == self.root or other.root.startswith(self.prefix)
 
 
-@functools.lru_cache(maxsize=128)
-def _compile(pattern: str, what: str) -> Callable[[str], bool]:
-    """A matcher of whole strings, linear in the string. InvalidInput where RE2 refuses the pattern."""
-    options = re2.Options()
-    options.max_mem = _PATTERN_MEMORY
-    options.log_errors = False  # RE2 would write to stderr
-    options.never_capture = True
+def re2_pattern(pattern: str, what: str) -> Any:
+    """A compiled pattern, linear in what it is asked about. InvalidInput where RE2 refuses it."""
     try:
-        slow = re2.compile(pattern, options)
+        return re2.compile(pattern, _options())
     except re2.error as error:
         reason = error.args[0] if error.args else ""
         reason = reason.decode("utf-8", "replace") if type(reason) is bytes else str(reason)
         hint = "bound the length with a length constraint" if "too large" in reason else None
         raise InvalidInput(f"{what} {show(pattern)} is not one that RE2 takes: {shorten(reason)}", hint=hint) from None
-    fast = _set_of(pattern, options) if slow.programsize < _SMALL_PROGRAM else None
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = _PATTERN_MEMORY
+    options.log_errors = False  # RE2 would write to stderr
+    options.never_capture = True
+    return options
+
+
+@functools.lru_cache(maxsize=128)
+def _compile(pattern: str, what: str) -> Callable[[str], bool]:
+    """A matcher of whole strings, linear in the string. InvalidInput where RE2 refuses the pattern."""
+    slow = re2_pattern(pattern, what)
+    fast = _set_of(pattern) if slow.programsize < _SMALL_PROGRAM else None
 
     def match(text: str) -> bool:
         try:
@@ -105,9 +114,9 @@ def _compile(pattern: str, what: str) -> Callable[[str], bool]:
     return match
 
 
-def _set_of(pattern: str, options: Any) -> Any:
+def _set_of(pattern: str) -> Any:
     """A set of one pattern answers in half the time, but gives up where its automaton outgrows the memory: only its yes counts."""
-    result = re2.Set.FullMatchSet(options)
+    result = re2.Set.FullMatchSet(_options())
     try:
         result.Add(pattern)
         result.Compile()

@@ -10,8 +10,8 @@ Everything here is pure. Hashes are 32 raw bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from agentguard.errors import InvalidInput
 
@@ -23,6 +23,7 @@ _begin_node = _sha256(b"\x01").copy
 #: The root of a tree without leaves: the hash of nothing (RFC 6962 §2.1).
 EMPTY_ROOT: Final = _sha256(b"").digest()
 HASH_SIZE: Final = 32
+_FEW: Final = 8
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -79,6 +80,25 @@ class Frontier:
             size >>= 1
         peaks.append(leaf)
 
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add many leaf hashes at the right end: what `append` does for each, level by level and so for half the time."""
+        if len(leaves) < _FEW:
+            for leaf in leaves:
+                self.append(leaf)
+            return
+        peaks, size, level = self.peaks, self.size, list(leaves)
+        self.size = size + len(level)
+        made = []
+        while level:
+            if size & 1:
+                level.insert(0, peaks.pop())
+            if len(level) & 1:
+                made.append(level.pop())
+            pairs = iter(level)
+            level = [_sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+            size >>= 1
+        peaks.extend(reversed(made))
+
     def root(self) -> bytes:
         """The tree's root hash."""
         return fold(self.peaks)
@@ -95,9 +115,62 @@ class Frontier:
 def root_of(leaves: Sequence[bytes]) -> bytes:
     """The root over a sequence of leaf hashes."""
     frontier = Frontier()
-    for leaf in leaves:
-        frontier.append(leaf)
+    frontier.extend(leaves)
     return frontier.root()
+
+
+def next_level(hashes: Sequence[bytes]) -> list[bytes]:
+    """The nodes above each two of these. One that is left over has none."""
+    pairs = iter(hashes)
+    return [_sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+
+
+#: Gives the root of a perfect subtree: the one over the leaves `number * 2**level` up to `(number + 1) * 2**level`.
+Nodes: TypeAlias = Callable[[int, int], bytes]
+
+
+def nodes_of(leaves: Sequence[bytes]) -> Nodes:
+    """The subtrees over a sequence of leaf hashes, computed each time."""
+    return lambda level, number: root_of(leaves[number << level : number + 1 << level])
+
+
+def inclusion_proof(nodes: Nodes, index: int, size: int) -> tuple[bytes, ...]:
+    """The audit path of leaf `index` in the tree of `size` leaves, lowest node first (RFC 6962 §2.1.1). Raises InvalidInput if there is no
+    such leaf."""
+    if not 0 <= index < size:
+        raise InvalidInput(f"there is no leaf {index} in a tree of {size}")
+    low, high = 0, size
+    path: list[bytes] = []
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(_root_between(nodes, middle, high))
+            high = middle
+        else:
+            path.append(_root_between(nodes, low, middle))
+            low = middle
+    return tuple(reversed(path))
+
+
+def consistency_proof(nodes: Nodes, old_size: int, size: int) -> tuple[bytes, ...]:
+    """That the tree of `size` leaves extends the one over the first `old_size` of them (RFC 6962 §2.1.2). Raises InvalidInput unless
+    0 < old_size ≤ size."""
+    if not 0 < old_size <= size:
+        raise InvalidInput(f"a tree of {size} leaves cannot extend one of {old_size}")
+    low, high = 0, size
+    path: list[bytes] = []
+    known = True  # whether the verifier holds the root between `low` and `old_size` already, as the old root
+    while old_size < high:
+        middle = low + _split(high - low)
+        if old_size <= middle:
+            path.append(_root_between(nodes, middle, high))
+            high = middle
+        else:
+            path.append(_root_between(nodes, low, middle))
+            low, known = middle, False
+    if not known:
+        path.append(_root_between(nodes, low, high))
+    return tuple(reversed(path))
 
 
 def _split(size: int) -> int:
@@ -105,41 +178,19 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """The audit path of leaf `index`, lowest node first (RFC 6962 §2.1.1). Raises InvalidInput if there is no such leaf."""
-    if not 0 <= index < len(leaves):
-        raise InvalidInput(f"there is no leaf {index} in a tree of {len(leaves)}")
-    low, high = 0, len(leaves)
-    path: list[bytes] = []
-    while high - low > 1:
-        middle = low + _split(high - low)
-        if index < middle:
-            path.append(root_of(leaves[middle:high]))
-            high = middle
-        else:
-            path.append(root_of(leaves[low:middle]))
-            low = middle
-    return tuple(reversed(path))
+def peaks_between(low: int, high: int) -> list[tuple[int, int]]:
+    """(level, number) of the perfect subtrees over the leaves from `low` up to `high`, largest first. `low` is a multiple of the smallest
+    power of two that is not below `high - low`, as in every subtree of RFC 6962."""
+    found = []
+    while low < high:
+        level = (high - low).bit_length() - 1
+        found.append((level, low >> level))
+        low += 1 << level
+    return found
 
 
-def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
-    """That the tree over `leaves` extends its first `old_size` (RFC 6962 §2.1.2). Raises InvalidInput unless 0 < old_size ≤ size."""
-    if not 0 < old_size <= len(leaves):
-        raise InvalidInput(f"a tree of {len(leaves)} leaves cannot extend one of {old_size}")
-    low, high = 0, len(leaves)
-    path: list[bytes] = []
-    known = True  # whether the verifier holds the hash of leaves[low:old_size] already, as the old root
-    while old_size < high:
-        middle = low + _split(high - low)
-        if old_size <= middle:
-            path.append(root_of(leaves[middle:high]))
-            high = middle
-        else:
-            path.append(root_of(leaves[low:middle]))
-            low, known = middle, False
-    if not known:
-        path.append(root_of(leaves[low:high]))
-    return tuple(reversed(path))
+def _root_between(nodes: Nodes, low: int, high: int) -> bytes:
+    return fold([nodes(level, number) for level, number in peaks_between(low, high)])
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, freeze, jcs, thaw
-from agentguard.context import current_execution, current_task, lent_permit, restore
+from agentguard.context import current_task, inside, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.integrity import StreamOutput, Tool, bare
@@ -20,6 +21,8 @@ from agentguard.plain import plain
 
 if TYPE_CHECKING:
     from agentguard.evidence import Form
+    from agentguard.outputs import OutputRule
+    from agentguard.shaping import Shaping
     from agentguard.state import Reservation
     from agentguard.task import Task
 
@@ -33,9 +36,6 @@ class Recorder(Protocol):
 
     unable: str
 
-    @property
-    def blocking(self) -> bool: ...
-
     def now(self) -> int: ...
 
     def poison(self, why: str) -> None: ...
@@ -44,7 +44,11 @@ class Recorder(Protocol):
 
     def record_outcome(self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None) -> None: ...
 
-    def record_stream(self, permit: Permit, digest: str, kept: bytes) -> None: ...
+    def arecord_outcome(
+        self, permit: Permit, status: str, *, output: Any = None, error: BaseException | None = None
+    ) -> Awaitable[None]: ...
+
+    def forsake(self, permit: Permit, written: bool) -> None: ...
 
 
 class Permit:
@@ -59,10 +63,12 @@ class Permit:
         "_expires",
         "_pid",
         "_recorder",
+        "_shaping",
         "_tool",
         "_under",
         "_unused",
         "bound",
+        "counted",
         "decision",
         "execution",
         "form",
@@ -82,12 +88,19 @@ class Permit:
         expires: int,
         under: Task,
         form: Form,
+        output: OutputRule | None = None,
     ) -> None:
         self._recorder, self._tool, self._expires, self._under = recorder, tool, expires, under
         self._pid, self.form = os.getpid(), form
         self._unused = [True]  # list.pop is atomic: of two threads, one gets it
         self.bound, self.presented, self.decision, self.reservation = bound, presented, decision, reservation
         self.task = reservation.account.task
+        self.counted: tuple[tuple[str, int], ...] = ()  # what the outcome moves
+        self._shaping: Shaping | None = None
+        if output is not None:
+            from agentguard.shaping import Shaping  # what searches texts is loaded where a policy has a rule for outputs
+
+            self._shaping = Shaping(output, self._pauses_on)
         self.execution = decision.execution
 
     # --- running ----------------------------------------------------------------------------------------------------------------
@@ -104,50 +117,34 @@ class Permit:
         if _is_async(fn):
             raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
         self._begin(fn, injected, live)
-        token = current_execution.set(self.execution)
-        lent = lent_permit.set(None)
         try:
-            output = self._apply(fn, injected, live)
+            with inside(self.execution):
+                output = self._body(fn, injected, live)
+                if hasattr(type(output), "__await__"):
+                    raise _unawaited(output)
         except BaseException as error:
             self._finish(_status(error, self._tool), error=error)
             raise
-        finally:
-            restore(lent_permit, lent)
-            restore(current_execution, token)
-        kind = type(output)  # not isinstance, which asks the object: a proxy may answer for another, or break
-        if issubclass(kind, GeneratorType):
-            return self._stream(output, current_task.get())
-        if issubclass(kind, AsyncGeneratorType):
-            return self._astream(output, current_task.get())
-        if hasattr(kind, "__await__"):
-            mistake = _unawaited(output)
-            self._finish("error", error=mistake)
-            raise mistake
+        if (stream := self._streamed(output)) is not None:
+            return stream
         self._finish("ok", output=output)
         return output
 
     async def arun(self, fn: Callable[..., Any], injected: Mapping[str, Any] = _NOTHING, live: Mapping[str, Any] = _NOTHING) -> Any:
-        """The same for a tool that may be async. In `fsync` durability the outcome is written in an executor, so the loop never waits."""
+        """The same for a tool that may be async. Where recording the outcome waits for the disk, the event loop does not."""
         self._begin(fn, injected, live)
-        token = current_execution.set(self.execution)
-        lent = lent_permit.set(None)
         try:
-            output = self._apply(fn, injected, live)
-            if hasattr(type(output), "__await__"):
-                output = await output
+            with inside(self.execution):
+                output = self._body(fn, injected, live)
                 if hasattr(type(output), "__await__"):
-                    raise _unawaited(output)
+                    output = await (output if self._shaping is None else self._shaping.arun(output))
+                    if hasattr(type(output), "__await__"):
+                        raise _unawaited(output)
         except BaseException as error:
             await self._afinish(_status(error, self._tool), error=error)
             raise
-        finally:
-            restore(lent_permit, lent)
-            restore(current_execution, token)
-        kind = type(output)  # not isinstance, which asks the object: a proxy may answer for another, or break
-        if issubclass(kind, GeneratorType):
-            return self._stream(output, current_task.get())
-        if issubclass(kind, AsyncGeneratorType):
-            return self._astream(output, current_task.get())
+        if (stream := self._streamed(output)) is not None:
+            return stream
         await self._afinish("ok", output=output)
         return output
 
@@ -155,6 +152,11 @@ class Permit:
         """Give the permit back unused: `not_run` is recorded. A permit that was used, or released before, is left alone."""
         if self._take():
             self._finish("not_run")
+
+    def forsaken(self, written: bool) -> None:
+        """For the log: whoever asked for this permit gave up before it came. `written`: the decision is durable all the same."""
+        if self._take():
+            self._recorder.forsake(self, written)
 
     @contextmanager
     def lend(self) -> Generator[Permit]:
@@ -187,6 +189,11 @@ class Permit:
     def arguments(self) -> dict[str, Any]:
         """A mutable copy of the checked arguments."""
         return {name: thaw(value) for name, value in self.bound.items()}
+
+    @property
+    def shaped(self) -> Mapping[str, Any] | None:
+        """What the policy's rule for outputs did to this one, for the record of the outcome."""
+        return None if self._shaping is None else self._shaping.did
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
@@ -240,10 +247,19 @@ class Permit:
         reason = Reason(code, self.presented.tool, required, found)
         raise Denied(self._recorder.refusal(self.call, _STAGES[code], reason, self.execution))
 
+    def _body(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
+        """What the body gives, as the policy's rule for outputs leaves it, where there is one."""
+        if self._shaping is not None:
+            return self._shaping.run(functools.partial(self._apply, fn, injected, live))
+        return self._apply(fn, injected, live)
+
     def _apply(self, fn: Callable[..., Any], injected: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
         if self._tool is not None:
             return self._tool.parameters.apply(bare(fn, self._recorder), self.bound, injected, live)
         return fn(**{**self.arguments, **live}, **injected)  # nobody's body: if a guard stands before it, that guard is asked too
+
+    def _pauses_on(self, error: BaseException) -> bool:
+        return self._tool is not None and self._tool.pauses_on(error)
 
     def _finish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
         """Record the outcome, or withhold it: poison the log and raise OutcomeUnrecorded."""
@@ -253,22 +269,17 @@ class Permit:
             self._withhold(failure)
 
     async def _afinish(self, status: str, *, output: Any = None, error: BaseException | None = None) -> None:
-        await self._off_loop(lambda: self._finish(status, output=output, error=error))
-
-    async def _off_loop(self, finish: Callable[[], None]) -> None:
-        """Write in an executor where a write waits for the disk, so that the event loop never does."""
-        if not self._recorder.blocking:
-            return finish()
+        """The same, and await that the record stands."""
         try:
-            work = asyncio.get_running_loop().run_in_executor(None, finish)
-        except RuntimeError:  # no asyncio here, or its executor is gone already: the outcome must stand all the same
-            return finish()
+            written = self._recorder.arecord_outcome(self, status, output=output, error=error)
+        except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
+            self._withhold(failure)
         try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])  # the tool ran: its outcome must stand before the cancellation goes on
-            work.result()
+            await written
+        except (asyncio.CancelledError, GeneratorExit):  # it stands, or is on its way and nobody gets the output
             raise
+        except BaseException as failure:  # noqa: BLE001
+            self._withhold(failure)
 
     def _withhold(self, failure: BaseException) -> NoReturn:
         self._recorder.poison(f"the outcome of execution {self.execution} could not be recorded")
@@ -276,6 +287,13 @@ class Permit:
         raise OutcomeUnrecorded(self.execution, cause) from failure
 
     # --- streams ----------------------------------------------------------------------------------------------------------------
+
+    def _streamed(self, output: Any) -> Generator[Any, Any, Any] | AsyncGenerator[Any, Any] | None:
+        """The stream that stands for a generator of the body's; None where it gave none."""
+        kind = type(output)  # not isinstance, which asks the object: a proxy may answer for another, or break
+        if issubclass(kind, GeneratorType):
+            return self._stream(output, current_task.get())
+        return self._astream(output, current_task.get()) if issubclass(kind, AsyncGeneratorType) else None
 
     def _stream(self, source: Generator[Any, Any, Any], task: Task | None) -> Generator[Any, Any, Any]:
         """Drive a generator tool: its body runs inside the execution and in the task it was called in, its items are the output."""
@@ -285,7 +303,7 @@ class Permit:
         value: Any = None
         try:
             while True:
-                with self._inside(task):
+                with inside(self.execution, task):
                     item = step(value)
                 items.add(item)
                 try:
@@ -295,11 +313,11 @@ class Permit:
                 except BaseException as thrown:  # noqa: BLE001  # what the caller throws goes to the body
                     step, value = source.throw, thrown
         except StopIteration as stop:
-            self._finish_stream(items)
+            self._finish("ok", output=items)
             return stop.value
         except BaseException as error:
             try:
-                with self._inside(task):
+                with inside(self.execution, task):
                     source.close()
             finally:
                 self._finish(_status(error, self._tool), error=error)
@@ -312,7 +330,7 @@ class Permit:
         value: Any = None
         try:
             while True:
-                with self._inside(task):
+                with inside(self.execution, task):
                     item = await step(value)
                 items.add(item)
                 try:
@@ -322,25 +340,14 @@ class Permit:
                 except BaseException as thrown:  # noqa: BLE001  # what the caller throws goes to the body
                     step, value = source.athrow, thrown
         except StopAsyncIteration:
-            await self._off_loop(lambda: self._finish_stream(items))
+            await self._afinish("ok", output=items)
         except BaseException as error:
             try:
-                with self._inside(task):
+                with inside(self.execution, task):
                     await source.aclose()
             finally:
                 await self._afinish(_status(error, self._tool), error=error)
             raise
-
-    @contextmanager
-    def _inside(self, task: Task | None) -> Generator[None]:
-        """The body's context, whoever asks for the next item: its own task, this execution as the cause, no permit lent to it."""
-        token, lent, outer = current_execution.set(self.execution), lent_permit.set(None), current_task.set(task)
-        try:
-            yield
-        finally:
-            restore(current_task, outer)
-            restore(lent_permit, lent)
-            restore(current_execution, token)
 
     def _stream_begins(self, source: Any) -> None:
         """A stream's body starts with its first item, which may be long after the call: what held then must hold now."""
@@ -352,12 +359,6 @@ class Permit:
             if inspect.isgenerator(source):
                 source.close()
             raise
-
-    def _finish_stream(self, items: StreamOutput) -> None:
-        try:
-            self._recorder.record_stream(self, items.digest(), items.kept())
-        except BaseException as failure:  # noqa: BLE001  # whatever it was, the output may not be handed out
-            self._withhold(failure)
 
     # --- not to be passed on -------------------------------------------------------------------------------------------------------
 

@@ -6,21 +6,29 @@ an agent, a tool or an argument without a rule is refused. `docs/policy.md` is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from agentguard.budgets import Budget
 from agentguard.canonical import Frozen
+from agentguard.conditions import Condition
 from agentguard.constraint import NO_ARGUMENTS, ArgumentFailure, Entry, ToolMap
 from agentguard.decision import Code, Reason
 from agentguard.errors import InvalidInput
+from agentguard.policy_approval import ApprovalRule
 from agentguard.policy_forbid import Forbid, ForbidIndex
 from agentguard.rules import parse_rule
+from agentguard.sequences import SequenceRule, watch
+from agentguard.standing import HoursRule, Shadow, Standing
 from agentguard.values import shorten, show
 from agentguard.vocabulary import Wildcard
+
+if TYPE_CHECKING:
+    from agentguard.outputs import OutputRule
 
 __all__ = ["AgentPolicy", "Budget", "Delegate", "Forbid", "Policy", "ToolAttributes", "ToolRule", "load", "parse_scope"]
 
@@ -28,16 +36,7 @@ __all__ = ["AgentPolicy", "Budget", "Delegate", "Forbid", "Policy", "ToolAttribu
 MAX_DEPTH: Final = 16
 _MEMO: Final = 4096
 _ANY: Final = Entry(Wildcard(), optional=True)
-_Check = Callable[[Mapping[str, Frozen]], ArgumentFailure | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """At most `limit` calls of one agent per root task. `name` is unique among the agent's budgets."""
-
-    limit: int
-    name: str
-    place: str
+_Check = Callable[[Mapping[str, Frozen]], ArgumentFailure | Reason | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class ToolAttributes:
     unsafe_any_arguments   artifacts and rules may say `*` for it
     opaque                 it may run although its code cannot be pinned
     plain_chains           a plain AAT chain is enough; without it the agentguard profile is needed
+    approval               whose approval each call needs
+    output                 what becomes of its outputs before anybody gets them
     """
 
     proof_required: bool = False
@@ -65,14 +66,17 @@ class ToolAttributes:
     opaque: bool = False
     plain_chains: bool = False
     tags: frozenset[str] = frozenset()
+    approval: ApprovalRule | None = None
+    output: OutputRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRule:
     """What one agent may pass to one tool. `arguments` has an entry for each argument, `map` is what is judged.
 
-    place      "file:line" of the tool, `places` those of its arguments
-    forbidden  the forbid rule that overrides this one, if there is one
+    place       "file:line" of the tool, `places` those of its arguments
+    forbidden   the forbid rule that overrides this one, if there is one
+    conditions  what must hold between the arguments, each with its place
     """
 
     arguments: Mapping[str, Entry]
@@ -80,16 +84,33 @@ class ToolRule:
     place: str
     places: Mapping[str, str]
     forbidden: Forbid | None = None
+    conditions: tuple[tuple[Condition, str], ...] = ()
+
+    def judge(self, bound: Mapping[str, Frozen]) -> ArgumentFailure | Reason | None:
+        """None where these bound arguments are allowed: each by itself, and all together."""
+        failure = self.map.check(bound)
+        return failure if failure is not None else next(self.unmet(bound), None)
+
+    def unmet(self, bound: Mapping[str, Frozen]) -> Iterator[Reason]:
+        """The conditions between the arguments that do not hold."""
+        for condition, place in self.conditions:
+            found = condition.failure(bound)
+            if found is not None:
+                yield Reason(Code.ARGUMENT_NOT_ALLOWED, ", ".join(sorted(condition.names)), condition.text, found, place)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentPolicy:
-    """The rules of one agent."""
+    """The rules of one agent. `approvals` are by tool."""
 
     tools: Mapping[str, ToolRule]
     budgets: tuple[Budget, ...]
     delegates: Mapping[str, Delegate]
     place: str
+    hours: tuple[HoursRule, ...] = ()
+    sequence: tuple[SequenceRule, ...] = ()
+    approvals: Mapping[str, tuple[ApprovalRule, ...]] = field(default_factory=dict)
+    shadow: Shadow | None = None
 
 
 _DEFAULT_ATTRIBUTES: Final = ToolAttributes()
@@ -115,20 +136,32 @@ class Policy:
     environment: Mapping[str, Entry] = field(repr=False)
     environment_places: Mapping[str, str] = field(repr=False)
     warnings: tuple[str, ...] = field(repr=False)
+    sequence: tuple[SequenceRule, ...] = field(default=(), repr=False)
     _checks: Mapping[str, Mapping[str, _Check]] = field(init=False, repr=False)
+    _standing: Mapping[str, dict[str, Standing]] = field(init=False, repr=False)
     _known_tools: frozenset[str] = field(init=False, repr=False)
     _chains: dict[tuple[str, ...], Reason | None] = field(init=False, repr=False)
     _scopes: dict[str, Mapping[str, ToolMap]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         checks = {
-            name: {tool: rule.map.check for tool, rule in agent.tools.items() if rule.forbidden is None}
+            name: {tool: rule.judge if rule.conditions else rule.map.check for tool, rule in agent.tools.items() if rule.forbidden is None}
             for name, agent in self.agents.items()
         }
         object.__setattr__(self, "_checks", checks)
+        object.__setattr__(self, "_standing", {name: {} for name in self.agents})  # made when first asked for
         object.__setattr__(self, "_known_tools", frozenset(tool for agent in self.agents.values() for tool in agent.tools))
         object.__setattr__(self, "_chains", {})  # pure results, remembered; bounded by _MEMO and by the number of agents
         object.__setattr__(self, "_scopes", {})
+
+    def _stand(self, name: str, agent: AgentPolicy, tool: str) -> Standing:
+        everywhere = self.attributes(tool).approval
+        return Standing(
+            tuple([budget for budget in agent.budgets if budget.covers(tool)]),
+            tuple([rule for rule in agent.hours if rule.tools is None or tool in rule.tools]),
+            watch(name, tool, (*self.sequence, *agent.sequence)),
+            (*agent.approvals.get(tool, ()), *([everywhere] if everywhere is not None else ())),
+        )
 
     # --- stage 10 -------------------------------------------------------------------------------------------------------------------
 
@@ -141,7 +174,36 @@ class Policy:
         if check is None:
             return self._tool_refused(agent, tool, bound)
         failure = check(bound)
-        return None if failure is None else self._argument_refused(agent, tool, failure)
+        if failure is None or type(failure) is Reason:
+            return failure
+        return self._argument_refused(agent, tool, failure)  # type: ignore[arg-type]  # the other one of two
+
+    def refusals(self, agent: str, tool: str, bound: Mapping[str, Frozen]) -> Iterator[Reason]:
+        """Everything that stands against a call, what `judge` says first. For people: a decision ends at the first reason."""
+        rules = self.agents.get(agent)
+        rule = rules.tools.get(tool) if rules is not None else None
+        if rule is None or rule.forbidden is not None:
+            yield self._agent_unknown(agent) if rules is None else self._tool_refused(agent, tool, bound)
+        if rule is not None:
+            for failure in rule.map.failures(bound):
+                yield self._argument_refused(agent, tool, failure)
+            yield from rule.unmet(bound)
+
+    def standing(self, agent: str, tool: str) -> Standing | None:
+        """What else is said about calls of `agent` to `tool`; None where the policy has no rule for it."""
+        tools = self._standing.get(agent)
+        if tools is None:
+            return None
+        found = tools.get(tool)
+        if found is None and tool in self.agents[agent].tools:
+            found = tools[tool] = self._stand(agent, self.agents[agent], tool)
+        return found
+
+    def shadows(self, agent: str, tool: str, now: int) -> bool:
+        """Whether what this agent's own rules refuse is only recorded at `now` (seconds since 1970)."""
+        rules = self.agents.get(agent)
+        shadow = rules.shadow if rules is not None else None
+        return shadow is not None and now < shadow.until and (shadow.tools is None or tool in shadow.tools)
 
     def known(self, agent: str) -> Reason | None:
         """None where the policy has rules for `agent`, else `agent_unknown`."""

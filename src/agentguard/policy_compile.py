@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from agentguard.canonical import Json, jcs
 from agentguard.constraint import Entry, parse_entry
 from agentguard.errors import InvalidInput
-from agentguard.policy import AgentPolicy, Budget, Delegate, Policy, ToolAttributes, ToolRule, tool_map
-from agentguard.policy_file import Document, Steps, read, read_source
+from agentguard.policy import AgentPolicy, Delegate, Policy, ToolAttributes, ToolRule, tool_map
+from agentguard.policy_approval import ApprovalRule
+from agentguard.policy_canonical import canonical
+from agentguard.policy_file import Document, Steps
 from agentguard.policy_forbid import Forbid, ForbidIndex
 from agentguard.policy_groups import Groups
+from agentguard.policy_import import read_policy
+from agentguard.policy_restrict import Restrictions
 from agentguard.policy_schema import (
     MAX_PROBLEMS,
     AgentModel,
@@ -38,8 +42,11 @@ _Value = TypeVar("_Value")
 
 def compile_source(source: str | Path) -> Policy:
     """See `agentguard.policy.load`."""
-    text, label = read_source(source, "<policy>")
-    document = read(text, label)
+    return compile_document(read_policy(source).document)
+
+
+def compile_document(document: Document) -> Policy:
+    """The policy that a document says, imports merged already."""
     return _Compiler(document, validate(document)).policy()
 
 
@@ -55,22 +62,26 @@ class _Compiler:
     def policy(self) -> Policy:
         self.groups = Groups(self.model, self.report)
         forbid = ForbidIndex(self.forbid_rules())
-        tools = {name: _attributes(tool) for name, tool in _ordered(self.model.tools)}
+        self.restrictions = Restrictions(self.document, self.groups, self.report)
+        tools = {name: self.attributes(name, tool) for name, tool in _ordered(self.model.tools)}
         agents = {name: self.agent(name, agent, tools, forbid) for name, agent in _ordered(self.model.agents)}
         environment = {name: self.rule(rule, ("environment", name)) for name, rule in _ordered(self.model.environment)}
+        known = {tool for agent in agents.values() for tool in agent.tools}
+        sequence = tuple(self.restrictions.sequence(self.model.sequence, (), None, dict.fromkeys(known), own=True))
         if self.problems:
             raise refuse(self.document, self.problems)
-        canonical = jcs(_canonical(self.model, agents, forbid, environment))
+        text = canonical(self.model, agents, forbid, tools, environment, sequence)
         return Policy(
             name=self.model.name,
-            digest="sha256:" + hashlib.sha256(canonical).hexdigest(),
-            canonical=canonical,
+            digest="sha256:" + hashlib.sha256(text).hexdigest(),
+            canonical=text,
             source=self.document.label,
             agents=MappingProxyType(agents),
             forbid=forbid,
             tools=MappingProxyType(tools),
             environment=MappingProxyType(environment),
             environment_places=MappingProxyType({name: self.document.line(("environment", name)) for name in environment}),
+            sequence=sequence,
             warnings=tuple(_warnings(self.document, agents, forbid, tools, sorted(self.model.groups.keys() - self.groups.used))),
         )
 
@@ -102,18 +113,23 @@ class _Compiler:
             if delegate not in self.model.agents:
                 hint = suggestion(delegate, self.model.agents)
                 self.problem(where, f"there is no agent {delegate!r}", hint, at_key=True)
-        if len(agent.budgets) > 1:
-            self.problem((*path, "budgets", 1), "a second budget per task", "keep the smaller one")
+        restrict = self.restrictions
+        for tool, conditions in restrict.conditions(whole, rules).items():
+            rules[tool] = replace(rules[tool], conditions=tuple(conditions))
+        approvals: dict[str, tuple[ApprovalRule, ...]] = {}
+        for named, rule in restrict.approvals(whole, rules):
+            approvals |= {tool: (*approvals.get(tool, ()), rule) for tool in named}
         return AgentPolicy(
             tools=MappingProxyType(rules),
-            budgets=tuple(
-                Budget(budget.calls, f"calls per {budget.per}", self.document.line((*path, "budgets", index)))
-                for index, budget in enumerate(agent.budgets)
-            ),
+            budgets=restrict.budgets(whole, rules),
             delegates=MappingProxyType(
                 {to: Delegate(delegate.depth, self.document.line(where)) for to, (delegate, where) in _ordered(whole.delegates)}
             ),
             place=self.document.line(path),
+            hours=tuple(restrict.hours(whole, rules)),
+            sequence=restrict.sequences(name, whole, rules),
+            approvals=MappingProxyType(approvals),
+            shadow=restrict.shadow(agent.unsafe_shadow, path, rules),
         )
 
     def tool(self, tool: str, rules: Rules, path: Steps, forbidden: Forbid | None, any_arguments: bool) -> ToolRule:
@@ -135,6 +151,32 @@ class _Compiler:
             place=self.document.line(path),
             places=MappingProxyType({name: self.document.line((*path, name)) for name in arguments}),
             forbidden=forbidden,
+        )
+
+    def attributes(self, name: str, tool: ToolModel) -> ToolAttributes:
+        path: Steps = ("tools", name)
+        approval = output = None
+        try:
+            if tool.approval is not None:
+                approval = self.restrictions.ask(tool.approval, (*path, "approval"))
+        except InvalidInput as error:
+            self.problem((*path, "approval"), error.message, error.hint)
+        try:
+            if tool.output is not None:
+                from agentguard.outputs import parse_output  # it needs a JSON Schema library: only where one is used
+
+                output = parse_output(tool.output)
+        except InvalidInput as error:
+            self.problem((*path, "output"), error.message, error.hint)
+        return ToolAttributes(
+            proof_required=tool.proof is not None,
+            rerun_safe=tool.rerun is not None,
+            unsafe_any_arguments=tool.unsafe_any_arguments,
+            opaque=tool.opaque is not None,
+            plain_chains=tool.plain_chains is not None,
+            tags=frozenset(tool.tags),
+            approval=approval,
+            output=output,
         )
 
     def rule(self, rule: Any, path: Steps) -> Entry:
@@ -185,48 +227,6 @@ def _accepted(rule: Any) -> bool:
     except InvalidInput:
         return False
     return True
-
-
-def _attributes(tool: ToolModel) -> ToolAttributes:
-    return ToolAttributes(
-        proof_required=tool.proof is not None,
-        rerun_safe=tool.rerun is not None,
-        unsafe_any_arguments=tool.unsafe_any_arguments,
-        opaque=tool.opaque is not None,
-        plain_chains=tool.plain_chains is not None,
-        tags=frozenset(tool.tags),
-    )
-
-
-def _canonical(model: PolicyModel, agents: Mapping[str, AgentPolicy], forbid: ForbidIndex, environment: Mapping[str, Entry]) -> Json:
-    """The policy with defaults filled in, groups and tags written out and every rule in one form. It is a policy text itself."""
-    return {
-        "agentguard": 1,
-        "name": model.name,
-        "agents": {
-            name: {
-                "tools": {tool: rule.map.to_json() if rule.arguments or rule.map.rest else {} for tool, rule in agent.tools.items()},
-                "budgets": [{"calls": budget.limit, "per": "task"} for budget in agent.budgets],
-                "delegates": {to: {"depth": delegate.depth} for to, delegate in agent.delegates.items()},
-            }
-            for name, agent in agents.items()
-        },
-        "forbid": [_written(rule) for rule in forbid.rules],
-        "tools": {name: given for name, tool in model.tools.items() if (given := _given(tool))},
-        "environment": {name: entry.to_json() for name, entry in environment.items()},
-    }
-
-
-def _written(rule: Forbid) -> dict[str, Json]:
-    members = {"tool": rule.tool, "agent": rule.agent, "reason": rule.reason or None}
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _given(model: ToolModel) -> dict[str, Json]:
-    given = model.model_dump(exclude_defaults=True, exclude={"arguments"})  # what they grant stands at the agents
-    if model.tags:
-        given["tags"] = sorted(model.tags)
-    return given
 
 
 def _warnings(

@@ -75,14 +75,29 @@ class Document:
             marks = inner
         return (marks[2], marks[3]) if key else (marks[0], marks[1])
 
+    def at(self, path: Steps) -> tuple[Document, Steps]:
+        """The file in which `path` is written, and the path there: a policy may have several (policy_import.py)."""
+        return self, path
+
+    def rank(self, path: Steps, *, key: bool = False) -> tuple[int, int, int]:
+        """What puts paths in the order in which they are written: file, line, column."""
+        return (0, *self.locate(path, key=key))
+
     def place(self, path: Steps, *, key: bool = False) -> str:
         """`label:line:column`."""
-        line, column = self.locate(path, key=key)
-        return f"{self.label}:{line}:{column}"
+        document, inner = self.at(path)
+        line, column = document.locate(inner, key=key)
+        return f"{document.label}:{line}:{column}"
 
     def line(self, path: Steps) -> str:
         """`label:line` of the member at `path`, as reasons name a rule."""
-        return f"{self.label}:{self.locate(path, key=True)[0]}"
+        document, inner = self.at(path)
+        return f"{document.label}:{document.locate(inner, key=True)[0]}"
+
+
+def is_text(source: Any) -> bool:
+    """Whether a source is the text itself, and not a path: a string that holds a line end or starts with `{`."""
+    return isinstance(source, str) and ("\n" in source or source.startswith("{"))
 
 
 def read_source(source: Any, label: str) -> tuple[str, str]:
@@ -91,7 +106,7 @@ def read_source(source: Any, label: str) -> tuple[str, str]:
     `source` is a `pathlib.Path`, a path as a string, or the text itself: a string that holds a line end or starts with `{`.
     Raises InvalidInput for a file that is missing, too large (4 MiB) or not UTF-8.
     """
-    if isinstance(source, str) and ("\n" in source or source.startswith("{")):
+    if is_text(source):
         if len(source) > MAX_BYTES:
             raise InvalidInput(f"the document is larger than {MAX_BYTES} bytes", place=label)
         return source, label

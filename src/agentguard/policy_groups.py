@@ -6,7 +6,8 @@
 
 An agent has its own entries; then those of its groups, and of the groups that these name; then every tool that has one of its tags, with
 the arguments written at the tool. What is nearer wins, entry by entry: of two groups as near as each other, both may give a tool only if
-they give it the same rules. Nothing of this is left when the policy is compiled: its canonical form has agents and their tools.
+they give it the same rules. What only restricts (conditions, hours, budgets, sequences, approvals) adds up instead, wherever it is written.
+Nothing of this is left when the policy is compiled: its canonical form has agents and their tools.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ Report = Callable[[Steps, str, str | None, bool], None]
 
 @dataclass(slots=True)
 class Whole:
-    """Everything that one agent has: by tool its rules, by agent its delegates, each with the path at which it is written."""
+    """Everything that one agent has: by tool its rules, by agent its delegates, each with the path at which it is written; and `places`,
+    the agent and its groups themselves, for what adds up."""
 
     tools: dict[str, tuple[Rules, Steps]] = field(default_factory=dict)
     delegates: dict[str, tuple[DelegateModel, Steps]] = field(default_factory=dict)
     tags: dict[str, Steps] = field(default_factory=dict)
+    places: list[tuple[GroupModel, Steps]] = field(default_factory=list)
 
     @classmethod
     def of(cls, given: GroupModel, path: Steps) -> Whole:
@@ -36,6 +39,7 @@ class Whole:
             {tool: (rules, (*path, "tools", tool)) for tool, rules in given.tools.items()},
             {to: (delegate, (*path, "delegates", to)) for to, delegate in given.delegates.items()},
             {tag: (*path, "tags", index) for index, tag in enumerate(given.tags)},
+            [(given, path)],
         )
 
     def add(self, other: Whole) -> None:
@@ -43,6 +47,7 @@ class Whole:
         self.tools = other.tools | self.tools
         self.delegates = other.delegates | self.delegates
         self.tags = other.tags | self.tags
+        self.places += other.places
 
 
 class Groups:

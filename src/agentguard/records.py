@@ -15,7 +15,8 @@ from agentguard.notice import say
 from agentguard.store import ObjectStore
 
 if TYPE_CHECKING:
-    from agentguard.index import Index, Row
+    from agentguard.index import Index
+    from agentguard.index_rows import Row
 
 #: How many tasks are listed at most, the latest ones.
 MAX_TASKS: Final = 200

@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -32,20 +32,23 @@ from agentguard.admission import (
 )
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
-from agentguard.state_file import StateFile
+from agentguard.state_file import Execute, StateFile
+from agentguard.state_memory import Numbered, advance, passed
 from agentguard.state_owned import CAP, Owned, OwnedTask, refuse_unshared
-from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, read_history, undo
+from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, finish, prolong, read_history, undo
 from agentguard.state_schema import Durability
 
 # The replay id is a counter with the limit 1, or with the limit 0 if the version has moved or the task is counted in somebody's memory: the
 # table's CHECK refuses each, and a statement that fails changes nothing.
-_INSERT: Final = (
-    "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ? AND NOT EXISTS (SELECT 1 FROM owner WHERE task = ?), ?, ?, ?, ?, ?)"
-)
-_COUNTER: Final = ", (?, 1, ?, ?, NULL, NULL, NULL, NULL)"
-_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + 1, lim = excluded.lim, expires = max(expires, excluded.expires)"
-#: The statement for so many charges. Few calls have more than a budget or two and the `uses` of some links.
-_STATEMENTS: Final = tuple([_INSERT + _COUNTER * count + _UPSERT for count in range(32)])
+_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ? AND NOT EXISTS (SELECT 1 FROM owner WHERE task = ?)"
+_NEED: Final = " AND coalesce((SELECT n FROM cell WHERE key = ?), 0) BETWEEN ? AND ?"
+_CELL: Final = ", ?, ?, ?, ?, ?)"
+_COUNTER: Final = ", (?, ?, ?, ?, NULL, NULL, NULL, NULL)"
+_SLIDING: Final = ", (?, ?, ? - coalesce((SELECT sum(n) FROM cell WHERE key BETWEEN ? AND ?), 0), ?, NULL, NULL, NULL, NULL)"
+_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + excluded.n, lim = excluded.lim, expires = max(expires, excluded.expires)"
+#: The statements for accounts of so many needs, and charges each with or without earlier parts of its window. There are few shapes.
+_STATEMENTS: Final[dict[tuple[int, tuple[bool, ...]], str]] = {}
+_MAX_STATEMENTS: Final = 256
 _VERSION: Final = "SELECT version FROM meta"
 
 _GRACE: Final = 3600  # seconds
@@ -115,18 +118,19 @@ class State:
             file.look()
             owned = self._owned.get(account.task)
             if owned is not None:
-                if len(owned.seen) < CAP and owned.shard == shard:
+                if len(owned.seen) < CAP and owned.shard == shard and account.local:
                     if file.word[0] != 2 * version and (now := self._version()) != version:
                         return Superseded(now)
                     if not call_id.isascii():
                         _encodable(call_id)
-                    return owned.admit(execution, account, call_id, rerun)
+                    return owned.admit(execution, account, call_id, rerun, version)
                 self.share(account.task)
             self._upkeep()
             parameters = (
                 f"{account.prefix}{call_id}{account.suffix}",
                 version,
                 account.task,
+                *account.needed,
                 account.expires,
                 self._leases.get(shard) or self._lease(shard),
                 execution,
@@ -173,14 +177,28 @@ class State:
             if seen is not None:
                 first, status = seen
                 return ADMITTED_AGAIN if reservation.rerun and status == "" else Replayed(first, status or None)
+            account = reservation.account
+            for need in account.needs:
+                if not need.low <= _count(execute, counter_key(account.task, need.key)) <= need.high:
+                    return Superseded(version)
             wanted: dict[str, int] = {}
-            for charge in reservation.account.charges:
-                counter = counter_key(reservation.account.task, charge.key)
-                row = execute("SELECT n FROM cell WHERE key = ?", (counter,)).fetchone()
-                wanted[counter] = wanted.get(counter, row[0] if row else 0) + 1  # one counter may stand in two charges
-                if wanted[counter] > charge.limit:
-                    return Exhausted(charge.name, charge.limit)
+            for charge in account.charges:
+                counter = counter_key(account.task, charge.key)
+                before = wanted.get(counter)  # one counter may stand in two charges
+                wanted[counter] = (before if before is not None else _count(execute, counter)) + charge.amount
+                if wanted[counter] > charge.limit - _prior(execute, account.task, charge):
+                    return charge.exhausted()
         return None
+
+    def counts(self, task: str, keys: Iterable[str]) -> dict[str, int]:
+        """What counters of a task stand at. Only `admit` can say what they are at the moment that counts."""
+        with self._file.held():
+            self._file.look()
+            owned = self._owned.get(task)
+            if owned is not None:
+                return {key: owned.counts.get(key, 0) for key in keys}
+            with self._file.transaction(write=False) as execute:
+                return {key: _count(execute, counter_key(task, key)) for key in keys}
 
     def _upkeep(self) -> None:
         self._until_purge -= 1
@@ -200,22 +218,25 @@ class State:
         lease = self._leases[shard] = int(row[0])
         return lease
 
-    def settle(self, reservation: Reservation, status: str) -> None:
-        """The outcome of an admitted call is recorded. For a tool that may be rerun this ends the right to a second permit; for others
-        nothing is written, because nothing would read it.
+    def settle(self, reservation: Reservation, status: str, counted: Sequence[tuple[str, int]] = ()) -> None:
+        """The outcome of an admitted call is recorded. For a tool that may be rerun this ends the right to a second permit; otherwise
+        nothing is written but what the outcome counts, once.
 
-        status  the outcome's word; `not_run` (and `released`) means that the tool never started, and releases the reservation
+        status   the outcome's word; `not_run` (and `released`) means that the tool never started, and releases the reservation
+        counted  counters that the outcome moves, and by how much
         """
         if status in NEVER_RAN:
             self.release(reservation)
-        elif reservation.rerun and status != PAUSED:
+        elif counted or (reservation.rerun and status != PAUSED):
+            account = reservation.account
             with self._file.held():
                 self._file.look()
-                owned = self._owned.get(reservation.account.task)
+                owned = self._owned.get(account.task)
                 if owned is not None:
-                    owned.settle(reservation.account.agent, reservation.call_id, status)
+                    owned.settle(account.agent, reservation.call_id, reservation.execution, status, counted)
                 else:
-                    self._file.run("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, reservation.key))
+                    with self._file.transaction() as execute:
+                        finish(execute, reservation.key, reservation.execution, status, account.expires, counted)
 
     def release(self, reservation: Reservation) -> None:
         """Undo the admission of a call that never ran: charges and call id are given back, so that it can be made again. Idempotent.
@@ -248,6 +269,13 @@ class State:
         Does nothing for one that is not owned here. It happens by itself before a fork, at `mark`, and when a task has used `CAP` call ids.
         """
         self._owned.share(task)
+
+    def prolong(self, task: str, expires: int) -> None:
+        """The task goes on until `expires` (Unix seconds), under a fresh artifact: what was counted for it is kept as long."""
+        with self._file.held():
+            with self._file.transaction() as execute:
+                prolong(execute, task, expires)
+            self._owned.prolong(task, expires)
 
     def end(self, task: str | None = None) -> None:
         """The root task (or every one) is over: where nobody was shown its artifact, nobody may use it any more, and that takes effect
@@ -372,6 +400,17 @@ class State:
             execute("UPDATE meta SET sweep = ?", (last if count == rows else "",))
         return dropped
 
+    def advance(self, documents: Sequence[Numbered]) -> Numbered | None:
+        """Remember the newest of documents that are numbered, all or none: None where that is done, on the disk in `fsync` durability; else
+        what is remembered already, where one of them is older than that or the same number with other bytes."""
+        with self._file.synced(), self._file.transaction() as execute:
+            return advance(execute, documents)
+
+    def passed(self, documents: Sequence[Numbered]) -> Numbered | None:
+        """What `advance` would answer; nothing is remembered."""
+        with self._file.transaction(write=False) as execute:
+            return passed(execute, documents)
+
     def meta(self, name: str) -> str | None:
         """A note that somebody left with `set_meta`, or None."""
         with self._file.transaction(write=False) as execute:
@@ -385,8 +424,26 @@ class State:
 
 
 def _statement(account: Account) -> str:
-    count = len(account.charges)
-    return _STATEMENTS[count] if count < len(_STATEMENTS) else _INSERT + _COUNTER * count + _UPSERT
+    known = _STATEMENTS.get(account.shape)
+    if known is None:
+        if len(_STATEMENTS) >= _MAX_STATEMENTS:
+            _STATEMENTS.clear()
+        needs, windows = account.shape
+        counters = "".join([_SLIDING if sliding else _COUNTER for sliding in windows])
+        known = _STATEMENTS[account.shape] = _INSERT + _NEED * needs + _CELL + counters + _UPSERT
+    return known
+
+
+def _count(execute: Execute, key: str) -> int:
+    row = execute("SELECT n FROM cell WHERE key = ?", (key,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _prior(execute: Execute, task: str, charge: Charge) -> int:
+    if charge.prior is None:
+        return 0
+    ends = tuple([counter_key(task, end) for end in charge.prior])
+    return int(execute("SELECT coalesce(sum(n), 0) FROM cell WHERE key BETWEEN ? AND ?", ends).fetchone()[0])
 
 
 def _encodable(call_id: str) -> None:

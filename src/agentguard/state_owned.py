@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Exhausted, Replayed, counter_key, replay_key
+from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Replayed, Superseded, counter_key, replay_key
 from agentguard.errors import StateUnavailable
 from agentguard.state_file import Execute, StateFile
 
@@ -33,8 +33,8 @@ _CELL: Final = "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 class OwnedTask:
     """The replay ids and counters of one task. Whoever calls holds the store's lock.
 
-    seen    (call id, agent) -> execution that had it, its status as in the table, the keys of the counters that it charged, as JSON
-    counts  key of a counter -> calls charged
+    seen    (call id, agent) -> execution that had it, its status as in the table, the counters that it charged and how much, as JSON
+    counts  key of a counter -> what it stands at
     """
 
     __slots__ = ("counts", "expires", "lease", "seen", "shard", "task")
@@ -44,7 +44,7 @@ class OwnedTask:
         self.seen: dict[tuple[str, str], tuple[str, str | None, bytes | None]] = {}
         self.counts: dict[str, int] = {}
 
-    def admit(self, execution: str, account: Account, call_id: str, rerun: bool) -> Admission:
+    def admit(self, execution: str, account: Account, call_id: str, rerun: bool, version: int) -> Admission:
         """Take the replay id and charge every counter, or change nothing and say why."""
         key = (call_id, account.agent)
         known = self.seen.get(key)
@@ -52,20 +52,28 @@ class OwnedTask:
             first, status, _ = known
             return ADMITTED_AGAIN if rerun and status == "" else Replayed(first, status or None)
         counts = self.counts
+        for need in account.needs:
+            if not need.low <= counts.get(need.key, 0) <= need.high:
+                return Superseded(version)
         for index, charge in enumerate(account.charges):
-            count = counts.get(charge.key, 0)
-            if count >= charge.limit:
-                self._give_back([taken.key for taken in account.charges[:index]])
-                return Exhausted(charge.name, charge.limit)
-            counts[charge.key] = count + 1
+            count = counts.get(charge.key, 0) + charge.amount
+            if count > (charge.limit if charge.prior is None else charge.limit - self._prior(*charge.prior)):
+                self._give_back([(taken.key, taken.amount) for taken in account.charges[:index]])
+                return charge.exhausted()
+            counts[charge.key] = count
         self.seen[key] = (execution, "" if rerun else None, account.keys)
         return ADMITTED
 
-    def settle(self, agent: str, call_id: str, status: str) -> None:
-        """Note the first outcome of a call that may be rerun."""
+    def _prior(self, first: str, last: str) -> int:
+        return sum([count for key, count in self.counts.items() if first <= key <= last])
+
+    def settle(self, agent: str, call_id: str, execution: str, status: str, counted: Iterable[tuple[str, int]]) -> None:
+        """Note the first outcome of a call that may be rerun, or whose outcome counts."""
         known = self.seen.get((call_id, agent))
-        if known is not None and known[1] == "":
+        if known is not None and (known[1] == "" or (known[1] is None and known[0] == execution)):
             self.seen[call_id, agent] = (known[0], status, known[2])
+            for key, amount in counted:
+                self.counts[key] = max(0, self.counts.get(key, 0) + amount)
 
     def release(self, agent: str, call_id: str, execution: str) -> None:
         """Give back the call id and what `execution` was charged, if it still has them."""
@@ -74,9 +82,9 @@ class OwnedTask:
             del self.seen[call_id, agent]
             self._give_back(msgspec.json.decode(known[2]) if known[2] else ())
 
-    def _give_back(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.counts[key] -= 1
+    def _give_back(self, charged: Iterable[tuple[str, int]]) -> None:
+        for key, amount in charged:
+            self.counts[key] = max(0, self.counts[key] - amount)
 
     def write(self, execute: Execute) -> None:
         """Write what was counted into the tables. From the commit on, everybody counts there.
@@ -113,6 +121,12 @@ class Owned:
             if self._pid != os.getpid():  # a fork's copy of its parent's memory is nobody's
                 self._tasks, self._pid = {}, os.getpid()
         self._tasks[owned.task] = owned
+
+    def prolong(self, task: str, expires: int) -> None:
+        """What is counted here for the task is kept until `expires` at least."""
+        owned = self.get(task)
+        if owned is not None:
+            owned.expires = max(owned.expires, expires)
 
     def share(self, task: str | None = None) -> None:
         """Write one task, or all, into the tables. Where that fails, they are still owned."""

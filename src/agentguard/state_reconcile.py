@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
-from agentguard.admission import counter_key, replay_key
+from agentguard.admission import counter_expiry, counter_key, replay_key
 from agentguard.errors import InvalidInput
 from agentguard.revocation import Action, Event, Kind, check_text, parse_target
 from agentguard.state_file import Execute, StateFile
+from agentguard.state_memory import advance, numbered_in
 
 #: Outcomes of permits whose tool never started: they are released, with their charges.
 NEVER_RAN: Final = frozenset({"not_run", "released"})
@@ -40,9 +41,30 @@ def undo(execute: Execute, key: str, execution: str) -> bool:
         return False
     length, _, rest = key.partition(":")
     execute("DELETE FROM cell WHERE key = ?", (key,))
-    for counter in msgspec.json.decode(row[1]) if row[1] else ():
-        execute("UPDATE cell SET n = n - 1 WHERE key = ? AND n > 0", (counter_key(rest[: int(length)], counter),))
+    for counter, amount in msgspec.json.decode(row[1]) if row[1] else ():
+        execute("UPDATE cell SET n = max(n - ?, 0) WHERE key = ?", (amount, counter_key(rest[: int(length)], counter)))
     return True
+
+
+def finish(execute: Execute, key: str, execution: str, status: str, expires: int, counted: Iterable[tuple[str, int]]) -> None:
+    """Note the first outcome of a call that may be rerun, or whose outcome counts, and move its counters: once, however often it is told."""
+    sql = "UPDATE cell SET status = ? WHERE key = ? AND (status = '' OR (status IS NULL AND execution = ?))"
+    if execute(sql, (status, key, execution)).rowcount == 0:
+        return
+    length, _, rest = key.partition(":")
+    for counter, amount in counted:
+        execute(
+            "INSERT INTO cell VALUES (?1, max(?2, 0), max(?2, 0), ?3, NULL, NULL, NULL, NULL) ON CONFLICT (key) DO UPDATE SET "
+            "n = max(n + ?2, 0), lim = max(lim, n + ?2), expires = max(expires, excluded.expires)",
+            (counter_key(rest[: int(length)], counter), amount, counter_expiry(counter, expires)),
+        )
+
+
+def prolong(execute: Execute, task: str, expires: int) -> None:
+    """Keep all that was counted for `task` until `expires` at least. Its keys begin with its length and name, then a space or a DEL."""
+    name = f"{len(task)}:{task}"
+    execute("UPDATE cell SET expires = max(expires, ?) WHERE key > ? AND key < ?", (expires, f"{name} ", f"{name}\x80"))
+    execute("UPDATE owner SET expires = max(expires, ?) WHERE task = ?", (expires, task))
 
 
 def read_history(execute: Execute) -> tuple[Event, ...]:
@@ -67,7 +89,8 @@ class Reconciliation:
         self._owned = owned
         self._lease: int | None = None
         self._recorded: set[str] = set()  # executions that have a record, where reservations must be matched with them
-        self._open: dict[str, tuple[str, bool]] = {}  # execution without an outcome so far -> replay key, whether it may be rerun
+        #: execution without an outcome so far -> replay key, whether it may be rerun, when its task expires
+        self._open: dict[str, tuple[str, bool, int]] = {}
         self._clock = 0  # records of one shard happened in their order, whatever the clock said
 
     def run(self, records: Iterable[tuple[int, Mapping[str, Any]]], upto: int | None) -> int:
@@ -97,12 +120,17 @@ class Reconciliation:
     def _apply(self, execute: Execute, index: int, record: Mapping[str, Any], *, match: bool) -> None:
         try:
             kind = record["type"]
-            if kind == "decision" and record["verdict"] == "allow":
+            if kind == "decision" and (record["verdict"] == "allow" or record.get("enforced") is False):
                 self._decision(execute, record, match=match)
             elif kind == "outcome":
                 self._outcome(execute, record)
             elif kind == "revocation":
                 self._revocation(execute, record)
+            elif kind == "delegation" and record.get("task") is not None and record["parent"] is None:
+                prolong(execute, check_text(record["task"], "task", 1 << 16), _count(record["expires"]))  # renewed, unless it is the first
+            elif kind in ("open", "policy"):  # shards are read one after the other: an older one of a series is no news
+                for document in numbered_in(record):
+                    advance(execute, [document])
         except InvalidInput as error:
             raise InvalidInput(error.message, place=f"shard {self._shard}, record {index}", hint=error.hint) from None
         except (KeyError, TypeError, ValueError) as error:
@@ -124,11 +152,11 @@ class Reconciliation:
             self._insert(execute, record, key, charges, "" if rerun else None)
         else:
             rerun = row[1] == ""
-        self._open[execution] = (key, rerun)
+        self._open[execution] = (key, rerun, _expires(record))
 
     def _insert(self, execute: Execute, record: Mapping[str, Any], key: str, charges: list[tuple[str, int]], status: str | None) -> None:
-        expires = _count(record["expires"]) if "expires" in record else int(record["time"]) // 10**9 + _LONGEST
-        names = msgspec.json.encode([name for name, _ in charges]) if charges else None
+        expires = _expires(record)
+        names = msgspec.json.encode(charges) if charges else None
         execute(
             "INSERT INTO cell VALUES (?, 1, 1, ?, NULL, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
             "execution = excluded.execution, charges = excluded.charges, expires = max(expires, excluded.expires)",
@@ -138,22 +166,31 @@ class Reconciliation:
             execute(
                 "INSERT INTO cell VALUES (?1, ?2, ?2, ?3, NULL, NULL, NULL, NULL) ON CONFLICT (key) DO UPDATE SET "
                 "n = n + ?2, lim = max(lim, n + ?2), expires = max(expires, excluded.expires)",
-                (counter_key(record["task"], name), times, expires),
+                (counter_key(record["task"], name), times, counter_expiry(name, expires)),
             )
 
     def _outcome(self, execute: Execute, record: Mapping[str, Any]) -> None:
         execution, status = check_text(record["execution"], "execution", 1024), check_text(record["status"], "status", 64)
-        key, rerun = self._open.pop(execution, ("", False))
+        key, rerun, expires = self._open.pop(execution, ("", False, 0))
+        counted = [(check_text(name, "counted", 1 << 16), _change(amount)) for name, amount in record.get("counted") or ()]
         if key and status in NEVER_RAN:
             undo(execute, key, execution)
-        elif rerun and status != PAUSED:
-            execute("UPDATE cell SET status = ? WHERE key = ? AND status = ''", (status, key))
+        elif key and (counted or (rerun and status != PAUSED)):
+            finish(execute, key, execution, status, expires, counted)
 
     def _revocation(self, execute: Execute, record: Mapping[str, Any]) -> None:
         kind, value = parse_target(record["kind"], record["value"])
         by, reason = check_text(record["by"], "by", 1024), check_text(record["reason"], "reason", 4096)
         self._clock = max(int(record["time"]), self._clock + 1)
         add_event(execute, Event(Action(record["action"]), kind, value, by, reason, self._clock, check_text(record["id"], "id", 1024)))
+
+
+def _expires(record: Mapping[str, Any]) -> int:
+    return _count(record["expires"]) if "expires" in record else int(record["time"]) // 10**9 + _LONGEST
+
+
+def _change(value: object) -> int:
+    return -_count(-value) if type(value) is int and value < 0 else _count(value)
 
 
 def _count(value: object) -> int:

@@ -16,7 +16,7 @@ Durability: TypeAlias = Literal["fsync", "process"]
 
 #: "agsd" in SQLite's header, so that no other database is taken for ours; raised with every change of the tables.
 APPLICATION_ID: Final = 0x61677364
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _PAGE_SIZE: Final = 2048  # measured: the write-ahead log checksums whole pages, and below 2048 the tree gets deeper
 

@@ -126,21 +126,22 @@ class SideStore:
     erased, lengths of kind, execution, salt and value, time), then kind, execution, salt, value and 0a. Erasing overwrites salt and value
     with zeros in place, which is safe while another process appends to the same file. Nothing is synced: the log must survive a power
     loss, this need not.
-
-    `disabled` is the off switch: nothing is kept, and commitments can never be opened.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        disabled: bool = False,
-        retention_days: float = 90,
+        keep_seconds: float | None = None,
         chunk_bytes: int = 16 << 20,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Removes the files that are past retention. Raises EvidenceUnavailable."""
-        self.disabled = disabled
+        """keep_seconds   how long values are kept. What is older goes, a day late at most, when a store is opened that says so, and when it
+                       begins a file. 0: nothing is kept, and commitments can never be opened. None: values stay until somebody erases them
+
+        Raises EvidenceUnavailable.
+        """
+        self._keep = keep_seconds
         self._directory = Path(directory)
         self._chunk = chunk_bytes
         self._clock = clock
@@ -149,12 +150,12 @@ class SideStore:
         self._window: mmap.mmap | None = None
         self._at = self._base = self._end = 0  # in the file: where the next entry goes, and where the window begins and ends
         self._room = self._until = 0
-        self._remove_before(clock() - int(retention_days * _DAY_NS))
+        self._retain()
         _STORES.add(self)
 
     def put(self, execution: str, kind: str, salt: bytes, value: bytes) -> None:
         """Keep a value. Raises EvidenceUnavailable."""
-        if self.disabled:
+        if self._keep == 0:
             return
         now = self._clock()
         name, who = kind.encode("ascii"), execution.encode("ascii")
@@ -246,6 +247,7 @@ class SideStore:
 
     def _next_file(self, now: int) -> None:
         self._let_go()
+        self._retain()
         make_directory(self._directory, sync=False)
         path = self._directory / f"{now:020d}-{secrets.token_hex(8)}.side"
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -254,6 +256,10 @@ class SideStore:
     def _files(self) -> list[tuple[int, Path]]:
         matches = [(name, _FILE.fullmatch(name)) for name in names_in(self._directory)]
         return [(int(match[1]), self._directory / name) for name, match in matches if match is not None]
+
+    def _retain(self) -> None:
+        if self._keep:
+            self._remove_before(self._clock() - int(self._keep * 10**9))
 
     def _remove_before(self, cutoff_ns: int) -> None:
         """Remove the files that took their last entry before `cutoff_ns`, as their names tell."""

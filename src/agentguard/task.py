@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentguard import control
 from agentguard.artifact import Initiator
 from agentguard.context import current_task
 from agentguard.errors import InvalidInput
+from agentguard.spans import parse_span
 
 if TYPE_CHECKING:
     from agentguard.chain import VerifiedChain
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     from agentguard.keys import Signer
     from agentguard.recording import Forms
     from agentguard.state import Account
-
-_TTL = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d)?")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, None: 1}
-
-
-def parse_ttl(ttl: str | int) -> int:
-    """Seconds of "15m", "90s", "2h", "7d" or a plain number."""
-    match = _TTL.fullmatch(str(ttl)) if type(ttl) in (str, int) else None
-    if match is None or match[2] == "ms":
-        raise InvalidInput(f"{ttl!r:.40} is not a span of time", place="ttl", hint='write "90s", "15m", "2h" or "7d"')
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def initiator_of(value: str | Initiator) -> Initiator:
@@ -50,7 +39,26 @@ class Issuer(Protocol):
 
     def issue(self, task: Task, make: Mapping[str, Any]) -> VerifiedChain: ...
 
+    def renew(self, task: Task, make: Mapping[str, Any], ttl: str | int | None) -> VerifiedChain: ...
+
     def serves(self, recording: object) -> bool: ...
+
+
+class Memo:
+    """What checks remember of a task as long as they are judged by one snapshot: `of` is that snapshot's authority.
+
+    A check takes it once and fills in only this one, so that nothing that was worked out under one snapshot is found under another.
+    """
+
+    __slots__ = ("accounts", "chain", "forms", "governed", "grant", "of")
+
+    def __init__(self, of: object) -> None:
+        self.of = of
+        self.chain: str | None = None  # the digest that records name it by
+        self.grant: Grant | None = None
+        self.accounts: dict[str, Account] = {}
+        self.forms: dict[str, Forms] = {}
+        self.governed: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
 
 class Task:
@@ -68,19 +76,17 @@ class Task:
         parent: Task | None = None,
         make: Mapping[str, Any] | None = None,
         presentation: tuple[str, ...] | None = None,
+        wait: str | int | None = None,
     ) -> None:
         self.guard = guard
         self.agent = agent
         self.parent = parent
+        self.wait: int | None = parse_span(wait) if wait is not None else parent.wait if parent is not None else None
         self._make = make
         self.tokens: tuple[str, ...] | None = presentation
-        self.chain_object: str | None = None
-        self.account: Account | None = None
         self.possessed = presentation is None
         self.observed = presentation is None
-        self.granted: tuple[object, Grant] | None = None
-        self.forms: dict[str, Forms] = {}
-        self.governed: dict[str, Mapping[str, tuple[str, ...]]] = {}
+        self.memo: Memo | None = None
         self.proof: str | None = None
         self.key: Signer | None = None
         self._closed = False
@@ -98,6 +104,13 @@ class Task:
         """Take the id of the chain's root task."""
         self._id = task_id
 
+    def recall(self, of: object) -> Memo:
+        """What is remembered under this snapshot's authority."""
+        memo = self.memo
+        if memo is None or memo.of is not of:
+            memo = self.memo = Memo(of)
+        return memo
+
     @property
     def closed(self) -> bool:
         return self._closed or (self.parent is not None and self.parent.closed)
@@ -111,6 +124,26 @@ class Task:
                 made = self.guard.issue(self, self._make or {})
                 self.adopt(made.task_id)
                 self.tokens = tuple(link.token for link in made.links)
+        return self
+
+    def renew(self, ttl: str | int | None = None) -> Task:
+        """Go on under a fresh artifact: the same task, with what was counted for it, and the same tools. It may have expired already.
+
+        ttl     how long the new artifact is valid, by default as long as the one before. A delegate's never outlives its parent's
+
+        What stands in the way of the task stands in the way of this (a stop, the environment); a changed policy does not: the new artifact
+        is bound to it. Delegates keep their artifacts until these expire; renew them after their parent. Raises Denied; InvalidInput for a
+        closed task, one with a limit of uses, and one whose issuer is elsewhere.
+        """
+        with self._issuing:
+            if self.closed:
+                raise InvalidInput("the task is closed", hint="open a new one with guard.task")
+            if self.tokens is None:
+                raise InvalidInput("the task has no artifact yet", hint="enter it first")
+            made = self.guard.renew(self, self._make or {}, ttl)
+            self.tokens = tuple(link.token for link in made.links)
+            self.memo = None
+            self.derived.clear()  # adapters derive anew
         return self
 
     def start(self) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("strands")
 
 from strands import Agent, tool
+from strands.tools import PythonAgentTool
 
 from agentguard import Guard
 from agentguard.testing import Call, records
@@ -65,3 +67,40 @@ def test_two_tools_that_share_a_function_are_two_tools(guard: Guard) -> None:
     calls = [Call("wire", {"amount": 7}), Call("pay", {"amount": 8})]
     assert sorted(run(guard, [tool(name="wire")(pay), tool(pay)], *calls)) == [("helper", "pay", "deny"), ("helper", "wire", "allow")]
     assert paid == [7]
+
+
+def test_a_tool_that_streams_shows_none_of_its_events_past_a_rule_for_outputs(tmp_path: Path) -> None:
+    key = "AKIA" + "QQ22RR33SS44TT55"
+    policy = POLICY + "tools: {pay: {output: {secrets: [aws]}}, wire: {output: {secrets: [aws]}}}\n"
+
+    @tool(name="wire")
+    async def streams(amount: int) -> Any:
+        """Wires."""
+        yield key[:9]
+        yield key[9:]
+        yield "wired"
+
+    def legacy(use: Any, **more: Any) -> Any:
+        status = "error" if use["input"]["amount"] == 2 else "success"
+        return {"toolUseId": use["toolUseId"], "status": status, "content": [{"text": f"used {key}"}]}
+
+    spec: Any = {
+        "name": "pay",
+        "description": "Pays.",
+        "inputSchema": {"json": {"type": "object", "properties": {"amount": {"type": "integer"}}}},
+    }
+    model = ScriptedModel(*[[Call(name, {"amount": amount})] for name, amount in (("wire", 1), ("pay", 1), ("pay", 2))])
+    with Guard.open(policy, home=tmp_path / "ruled", durability="process") as ruled, ruled.task("lead", initiator="user:test"):
+        tools: list[Any] = [streams, PythonAgentTool("pay", spec, legacy)]
+        agent = Agent(model=model, tools=tools, plugins=[GuardPlugin(ruled, agent="lead")], callback_handler=None)
+
+        async def play() -> list[Any]:
+            return [event async for event in agent.stream_async("go")]
+
+        events = asyncio.run(play())
+        assert [outcome["shaped"] is not None for outcome in records(ruled, "outcome")] == [True, True, True]
+    said = repr([event for event in events if "tool_stream_event" in event or "message" in event]) + repr(agent.messages)
+    assert "wired" in said
+    assert "used [redacted-aws]" in said
+    assert key not in said
+    assert key[9:] not in said

@@ -24,7 +24,7 @@ from agentguard.log.frames import COMMIT, RECORD, Frame, encode, read_frames
 from agentguard.log.heads import read_head
 from agentguard.log.manifest import read_manifest, write_manifest
 from agentguard.merkle import Frontier, leaf_hash
-from support.logs import KEY, decision, files_of, fresh, open_log, outcome
+from support.logs import KEY, decision, files_of, fresh, open_log, outcome, segments_of
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")
 
@@ -52,10 +52,6 @@ def opens(home: Path) -> bool:
         return True
     except InvalidInput:
         return False
-
-
-def segments_of(home: Path, shard: str = "*") -> list[Path]:
-    return sorted((home / "log").glob(f"{shard}/*.seg"))
 
 
 def frames_of(path: Path) -> list[Frame]:

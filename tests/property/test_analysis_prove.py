@@ -26,9 +26,10 @@ from agentguard.vocabulary import Exact, NotOneOf, OneOf
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 
 from agentguard.analysis.diff import differences
+from agentguard.analysis.formulas import Both, Found, Not, Nothing, Unknown, holds
 from agentguard.analysis.properties import parse_property
 from agentguard.analysis.prove import Verdict, prove
-from agentguard.analysis.symbolic import Both, Found, Not, Nothing, Unknown, find, holds
+from agentguard.analysis.search import find
 
 Json = Any
 URN = "urn:agentguard:constraint:"

@@ -65,5 +65,13 @@ def open_log(home: Path, durability: Durability = "process", *, segment_bytes: i
 
 
 def files_of(home: Path) -> list[Path]:
-    """Every file that carries evidence: manifest, heads and segments."""
-    return sorted([home / "log" / "manifest", *(home / "heads").iterdir(), *(home / "log").glob("*/*.seg")])
+    """Every file that carries evidence: manifest, heads and segments, which an attacker may write to."""
+    return sorted([home / "log" / "manifest", *(home / "heads").iterdir(), *segments_of(home)])
+
+
+def segments_of(home: Path, shard: str = "*") -> list[Path]:
+    """The segments, which an attacker may write to, sealed or not."""
+    found = sorted((home / "log").glob(f"{shard}/*.seg"))
+    for path in found:
+        path.chmod(0o600)
+    return found

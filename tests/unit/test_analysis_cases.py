@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.analysis.cases import Report, cases_beside, read_cases, run
+from agentguard.analysis.cases import Report, cases_beside, cases_in, read_cases, run
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
+from agentguard.policy_file import read
 
 POLICY = """
 agentguard: 1
@@ -105,3 +106,84 @@ def test_what_is_no_case_is_refused(tmp_path: Path, cases: str, message: str) ->
 def test_a_call_that_is_none_is_judged_as_one(tmp_path: Path) -> None:
     cases = '- {call: {agent: "le ad", tool: mail, arguments: {}}, verdict: deny, code: malformed_call}\n'
     assert not report(tmp_path, cases).wrong
+
+
+ORDERED = """
+agentguard: 1
+name: ordered
+agents:
+  clerk:
+    tools: {balance: {}, pay: {amount: any, to: any}}
+    where: {pay: ["amount > 0"]}
+    hours: [{days: [mon], zone: UTC, tools: [pay]}]
+    budgets: [{cost: amount, tool: pay, limit: 100, per: task}]
+    sequence: [{tool: balance, before: pay}]
+    approval: [{tool: pay, when: "amount > 50", by: ["user:carol"]}]
+"""
+HISTORIES = """
+- call: {agent: clerk, tool: balance, arguments: {}}
+  verdict: allow
+- call: {agent: clerk, tool: pay, arguments: {amount: 1, to: b}}
+  verdict: deny
+  code: sequence_violation
+- call: {agent: clerk, tool: pay, arguments: {amount: 1, to: b}}
+  after: [{tool: balance, arguments: {}, failed: true}]
+  verdict: deny
+  code: sequence_violation
+- call: {agent: clerk, tool: pay, arguments: {amount: 0, to: b}}
+  after: [{tool: balance, arguments: {}}]
+  verdict: deny
+  code: argument_not_allowed
+- call: {agent: clerk, tool: pay, arguments: {amount: 1, to: b}}
+  after: [{tool: balance, arguments: {}}]
+  at: "2023-11-21T09:00:00Z"
+  verdict: deny
+  code: tool_not_allowed
+- call: {agent: clerk, tool: pay, arguments: {amount: 51, to: b}}
+  after: [{tool: balance, arguments: {}}]
+  verdict: ask
+- call: {agent: clerk, tool: pay, arguments: {amount: 51, to: b}}
+  after: [{tool: balance, arguments: {}}]
+  approved: false
+  verdict: deny
+  code: approval_denied
+- call: {agent: clerk, tool: pay, arguments: {amount: 51, to: b}}
+  after: [{tool: balance, arguments: {}}]
+  approved: true
+  at: "2023-11-20T09:00:00Z"
+  verdict: allow
+- call: {agent: clerk, tool: pay, arguments: {amount: 51, to: b}}
+  after: [{tool: balance, arguments: {}}, {tool: pay, arguments: {amount: 25, to: b}, times: 2}]
+  approved: true
+  verdict: deny
+  code: budget_exhausted
+"""
+
+
+def test_histories_times_and_approvals_are_judged_and_every_kind_of_rule_is_covered() -> None:
+    policy, cases = load(ORDERED), cases_in(read(HISTORIES, "cases"))
+    report = run(policy, cases)
+    assert [answer.case.place for answer in report.wrong] == []
+    unshown = {shown.rule for shown in report.unshown}
+    assert unshown == set(), unshown
+    kinds = {"where.pay": 3, "hours[0]": 4, "budgets": 8, "sequence": 1, "approval": 5}
+    for kind, index in kinds.items():
+        fewer = run(policy, tuple(case for case in cases if run(policy, (case,)).answers[0] != report.answers[index]))
+        gone = {shown.rule for shown in fewer.unshown}
+        if kind not in ("sequence", "approval"):  # two cases show these
+            assert any(kind in rule for rule in gone), (kind, gone)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("after: {}", "after must be a list of earlier calls"),
+        ("after: [{tool: t}]", "the member 'arguments' is missing"),
+        ("after: [{tool: t, arguments: {}, times: 0}]", "times is a number from 1 to 100000"),
+        ("approved: 1", "approved must be true or false"),
+        ('at: "2026-01-01"', "is no time with its zone"),
+    ],
+)
+def test_mistakes_in_what_went_before(case: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        cases_in(read(f"- call: {{agent: a, tool: t, arguments: {{}}}}\n  verdict: allow\n  {case}\n", "cases"))

@@ -12,8 +12,9 @@ from agentguard.policy import Policy, load
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 
-from agentguard.analysis.diff import Change, differences
-from agentguard.analysis.symbolic import Search
+from agentguard.analysis.changes import Change
+from agentguard.analysis.diff import differences
+from agentguard.analysis.search import Search
 
 BASE = """\
 agentguard: 1

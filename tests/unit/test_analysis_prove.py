@@ -15,11 +15,12 @@ from agentguard.policy import Policy, load
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 
-from agentguard.analysis.calls import Call, allows, unread
+from agentguard.analysis.calls import Call, unread
+from agentguard.analysis.confirm import allowed
 from agentguard.analysis.diff import differences
 from agentguard.analysis.properties import beside, load_properties, parse_property, parse_rules
 from agentguard.analysis.prove import Proof, Verdict, chain_to, prove
-from agentguard.analysis.symbolic import Search
+from agentguard.analysis.search import Search
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "policies").glob("*.yaml") if beside(path).exists())
@@ -40,7 +41,7 @@ def test_the_properties_of_a_shipped_policy_are_proven(file: Path) -> None:
 
 
 def test_there_are_properties() -> None:
-    assert {"research", "support"} <= {path.stem for path in FILES}
+    assert {"analyst", "coding", "desktop", "finance", "refunds", "research", "support"} <= {path.stem for path in FILES}
 
 
 #: One line of a policy, what it becomes, and the property (by its number) that then has a counterexample.
@@ -60,6 +61,31 @@ WEAKENINGS = [
     ("research", 3, "read_note: {path: {path: /srv/research/notes}}", "read_note: {path: {path: /srv}}"),
     ("research", 4, 'regex: ".*\\\\.md"', 'regex: ".*md"'),
     ("research", 5, 'regex: ".*\\\\.md"', 'regex: ".*\\\\.(md|sh)"'),
+    ("refunds", 1, "to: {exact: original payment}", "to: any"),
+    ("refunds", 1, "max: 1000}}", "max: 1001}}"),
+    ("refunds", 2, "min_inclusive: false, ", ""),
+    ("refunds", 3, "text: {min_length: 1, max_length: 4000}", "text: any"),
+    ("coding", 0, "edit_file: {path: {path: /work/repo}", "edit_file: {path: {path: /work}"),
+    ("coding", 1, "    budgets: [{calls: 80, per: task}]", "      edit_file: {path: {path: /work/repo}}"),
+    ("coding", 2, '"npm test"]', '"npm test", "make deploy"]'),
+    ("coding", 3, 'git_push: {branch: {regex: "agent/[a-z0-9-]{1,60}"}', 'git_push: {branch: {regex: "[a-z0-9/-]{1,60}"}'),
+    ("coding", 4, '- not starts_with(path, "/work/repo/.git")', '- not starts_with(path, "/work/repo/.git/")'),
+    ("finance", 0, "    budgets: [{calls: 200, per: task}]", "      pay: {supplier: any}"),
+    ("finance", 1, "DE02500105170137075030]", "FR7630006000011234567890189]"),
+    ("finance", 2, "min_inclusive: false, ", ""),
+    ("finance", 3, "- price * quantity <= 10000", "- price + quantity <= 10000"),
+    ("finance", 4, "folder: {one_of: [paid, open, disputed]}", "folder: any"),
+    ("analyst", 0, "database: {exact: replica}", "database: {one_of: [replica, primary]}"),
+    ("analyst", 3, "path: {path: /srv/reports/charts,", "path: {path: /srv/reports,"),
+    ("desktop", 0, "mail/send: {to: {email: {domains: [example.com]}}", 'mail/send: {to: {email: {domains: [example.com, "*.com"]}}'),
+    ("desktop", 1, "path: {path: /home/me/Documents/assistant}", "path: {path: /home/me}"),
+    (
+        "desktop",
+        2,
+        "files/read: {tags: [read], rerun: safe, arguments: {path: {path: /home/me/Documents}}",
+        "files/read: {tags: [read], rerun: safe, arguments: {path: {path: /home/me}}",
+    ),
+    ("desktop", 3, "schemes: [https]", "schemes: [https, http]"),
 ]
 
 
@@ -193,14 +219,14 @@ def test_what_nobody_has_is_proven_with_a_note() -> None:
 def test_what_the_analysis_does_not_read_makes_a_proof_unknown_but_not_a_counterexample() -> None:
     policy = load(BILLING)
     document = parse(policy.canonical)
-    document["agents"]["billing"]["sequence"] = [{"before": "read"}]
+    document["agents"]["billing"]["quota"] = [{"before": "read"}]
     document["conditions"] = {"a": "b"}
     strange = replace(policy, canonical=jcs(document))
     assert unread(policy) == ()
-    assert set(unread(strange)) == {"agents.billing.sequence", "conditions"}
+    assert set(unread(strange)) == {"agents.billing.quota", "conditions"}
     proof = proof_of(strange, {"only": {"tool": "send_money", "agents": ["billing"]}})
     assert proof.verdict is Verdict.UNKNOWN
-    assert "agents.billing.sequence" in proof.why
+    assert "agents.billing.quota" in proof.why
     assert proof_of(strange, {"never": {"tool": "send_money"}}).verdict is Verdict.COUNTEREXAMPLE
 
 
@@ -212,10 +238,10 @@ def test_an_entry_that_says_more_than_its_constraint_is_not_read() -> None:
 
 
 def test_a_counterexample_that_the_policy_refuses_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentguard.analysis.prove.allows", lambda policy, call: False)
+    monkeypatch.setattr("agentguard.analysis.prove.allowed", lambda policy, call, search: None)
     proof = proof_of(BILLING, {"never": {"tool": "send_money"}})
     assert proof.verdict is Verdict.UNKNOWN
-    assert "does not allow billing send_money" in proof.why
+    assert "no way was found in which the policy allows billing send_money" in proof.why
 
 
 def test_a_property_out_of_limits_is_unknown() -> None:
@@ -234,15 +260,19 @@ def test_a_pattern_that_is_not_translated_is_proven_only_against_itself() -> Non
     assert proof_of(text, other).verdict is Verdict.UNKNOWN
 
 
-def test_allows_asks_the_guards_own_decision() -> None:
+def test_the_guards_own_decision_confirms() -> None:
     policy = load(BILLING)
     call = Call("billing", "send_money", freeze({"amount": 1}))
-    assert allows(policy, call)
-    assert not allows(policy, replace(call, arguments=freeze({"amount": 101})))
-    assert allows(policy, replace(call, chain=("triage", "billing")))
-    assert not allows(policy, replace(call, chain=("clerk", "triage", "billing")))
-    assert not allows(policy, replace(call, agent="bill\u0456ng"))
-    assert not allows(load(BILLING + "environment: {region: {exact: eu}}\n"), call)
+
+    def confirmed(call: Call, policy: Policy = policy) -> bool:
+        return allowed(policy, call, Search()) is not None
+
+    assert confirmed(call)
+    assert not confirmed(replace(call, arguments=freeze({"amount": 101})))
+    assert confirmed(replace(call, chain=("triage", "billing")))
+    assert not confirmed(replace(call, chain=("clerk", "triage", "billing")))
+    assert not confirmed(replace(call, agent="bill\u0456ng"))
+    assert not confirmed(call, load(BILLING + "environment: {region: {exact: eu}}\n"))
 
 
 def test_chains_are_found_in_a_thicket() -> None:

@@ -14,8 +14,9 @@ from agentguard.vocabulary import Constraint
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 
+from agentguard.analysis.formulas import ANYTHING, Both, Either, Found, Not, Nothing, Unknown, holds
 from agentguard.analysis.regular import Untranslatable, read_re2
-from agentguard.analysis.symbolic import ANYTHING, Both, Either, Found, Not, Nothing, Search, Unknown, find, holds, load_z3
+from agentguard.analysis.search import Search, find, load_z3
 
 Rule = Any
 

@@ -315,7 +315,7 @@ def test_a_clock_behind_the_last_checkpoint(guard: Guard, home: Path) -> None:
 def test_stopped(guard: Guard, home: Path, kind: str) -> None:
     with guard.task("triage", initiator="user:alice") as task:
         guard.check(call()).release()
-        chain = guard._enforcement.authority.grant(task).chain
+        chain = guard._enforcement.in_force.snapshot.authority.grant(task).chain
         assert chain is not None
         value = {
             "task": task.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -92,7 +93,14 @@ def test_a_damaged_index_is_rebuilt(home: Path, damage: bytes) -> None:
         "DELETE FROM record WHERE id = 'e2'",
         "UPDATE progress SET size = size - 1",
         "UPDATE progress SET digest = 'x'",
-        "INSERT INTO progress VALUES ('0000000000000000', 1, 'x', 0, 'x')",
+        "UPDATE progress SET end = end + 1",
+        "UPDATE progress SET end = end - 60",
+        "UPDATE progress SET end = 0",
+        "UPDATE progress SET before = 'x'",
+        "UPDATE progress SET size = 'x', offset = 'y'",
+        "UPDATE progress SET segment = '00000000000000000009.seg'",
+        "UPDATE progress SET segment = '../../keys/log.pem'",
+        "INSERT INTO progress VALUES ('0000000000000000', 1, 'x', 0, 0, 'x', '')",
         "PRAGMA user_version = 99",
         "DROP TABLE progress",
     ],
@@ -102,8 +110,13 @@ def test_an_index_that_does_not_fit_the_log_is_rebuilt(home: Path, tamper: str) 
     with sqlite3.connect(home / "index.db", isolation_level=None) as database:
         database.execute(tamper)
     database.close()
+    with open_log(home) as first, open_log(home) as second:  # so that there is something to go on from
+        first.append(decision("after", task="task-9"))
+        second.append(outcome("after", task="task-9"))
     with Index(home) as index:
         assert ids(index.task("task-1")) == ["d1", "e1", "e2", "e1-end"]
+        assert sorted(row.id or "" for row in index.task("task-9")) == ["after", "after-end"]
+        assert index.check() == 0
 
 
 def test_a_log_that_was_replaced_is_indexed_anew(home: Path, tmp_path: Path) -> None:
@@ -134,6 +147,70 @@ def test_an_index_that_lies_is_caught(home: Path, lie: str) -> None:
     database.close()
     with Index(home) as index, pytest.raises(InvalidInput, match="the index says something else than record"):
         list(index.records(index.task("task-1")))
+
+
+@pytest.mark.parametrize(
+    ("lie", "rows"),
+    [
+        ("UPDATE record SET task = 'task-7' WHERE id = 'e2'", 1),
+        ("UPDATE record SET agent = NULL, time = 0 WHERE task = 'task-3'", 20),
+        ("UPDATE record SET number = number + 100 WHERE id = 'x19'", 2),
+        ("UPDATE record SET offset = offset + 1 WHERE id = 'e3'", 1),
+        ("UPDATE record SET shard = '0000000000000000' WHERE id = 'e3'", 2),
+    ],
+)
+def test_an_index_that_hides_is_found_by_looking(home: Path, lie: str, rows: int) -> None:
+    Index(home).close()
+    with sqlite3.connect(home / "index.db", isolation_level=None) as database:
+        database.execute(lie)
+    database.close()
+    with Index(home) as index:
+        assert index.check() == rows
+        index.rebuild()
+        assert index.check() == 0
+
+
+def test_a_rebuild_that_was_killed_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentguard.index._BATCH", 2)
+    monkeypatch.setattr("agentguard.log.scan._CHUNK", 300)
+    told: list[int] = []
+
+    def killed(records: int, done: int, of: int) -> None:
+        assert 0 < done <= of
+        told.append(records)
+        if records >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Index(home, killed)
+    with Index(home) as index:
+        assert index.refresh() == 0
+        assert (index.size, index.check()) == (28, 0)
+        assert told == sorted(told)
+
+
+def test_many_processes_bring_it_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a writer appends: nobody waits for long, nobody adds a record twice, and nobody misses one."""
+    monkeypatch.setattr("agentguard.index._BATCH", 50)
+    children = []
+    with open_log(tmp_path) as log:
+        log.append(decision("first"))
+        for _ in range(4):
+            if (pid := os.fork()) == 0:
+                code = 1
+                try:
+                    with Index(tmp_path) as index:
+                        for _ in range(15):
+                            index.refresh()
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        for number in range(1500):
+            log.append(decision(f"e{number}"))
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    with Index(tmp_path) as index:
+        assert (index.size, index.check()) == (1501, 0)
 
 
 def test_a_wrong_place_is_only_slower(home: Path) -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from agentguard import merkle
 from agentguard.errors import InvalidInput
-from agentguard.merkle import Frontier, consistency_proof, inclusion_proof, leaf_hash, node_hash, verify_consistency, verify_inclusion
+from agentguard.merkle import (
+    Frontier,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    node_hash,
+    nodes_of,
+    verify_consistency,
+    verify_inclusion,
+)
 
 #: The inputs and roots that Certificate Transparency's reference implementation is tested with.
 INPUTS = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
@@ -52,7 +61,7 @@ def test_published_roots() -> None:
 
 def test_published_inclusion_proof() -> None:
     leaves = [leaf_hash(bytes.fromhex(text)) for text in INPUTS]
-    assert [item.hex()[:8] for item in inclusion_proof(leaves, 5)] == ["bc1a0643", "ca854ea1", "d37ee418"]
+    assert [item.hex()[:8] for item in inclusion_proof(nodes_of(leaves), 5, 8)] == ["bc1a0643", "ca854ea1", "d37ee418"]
 
 
 def test_every_size_agrees_with_the_definition_and_resumes_from_its_peaks() -> None:
@@ -87,7 +96,7 @@ def test_every_inclusion_proof_of_small_trees_holds_for_its_leaf_only() -> None:
     for size in range(1, 34):
         root = definition(leaves[:size])
         for index in range(size):
-            proof = inclusion_proof(leaves[:size], index)
+            proof = inclusion_proof(nodes_of(leaves), index, size)
             assert verify_inclusion(leaves[index], index, size, proof, root)
             assert not verify_inclusion(leaf_hash(b"other"), index, size, proof, root)
             for wrong in {index - 1, index + 1, size} - {index}:
@@ -101,7 +110,7 @@ def test_every_consistency_proof_of_small_trees_holds_for_its_sizes_only() -> No
     for new in range(1, 34):
         for old in range(1, new + 1):
             before, after = definition(leaves[:old]), definition(leaves[:new])
-            proof = consistency_proof(leaves[:new], old)
+            proof = consistency_proof(nodes_of(leaves), old, new)
             assert verify_consistency(old, new, before, after, proof)
             assert not verify_consistency(old, new, leaf_hash(b"other"), after, proof)
             assert not verify_consistency(old, new, before, leaf_hash(b"other"), proof)
@@ -114,7 +123,7 @@ def test_a_changed_hash_in_a_proof_is_noticed(size: int, data: st.DataObject) ->
     leaves = leaves_of(size)
     root = definition(leaves)
     index = data.draw(st.integers(0, size - 1))
-    proof = list(inclusion_proof(leaves, index))
+    proof = list(inclusion_proof(nodes_of(leaves), index, size))
     position = data.draw(st.integers(0, len(proof) - 1))
     proof[position] = bytes([proof[position][0] ^ 1]) + proof[position][1:]
     assert not verify_inclusion(leaves[index], index, size, proof, root)
@@ -123,11 +132,11 @@ def test_a_changed_hash_in_a_proof_is_noticed(size: int, data: st.DataObject) ->
 def test_sizes_that_cannot_be_are_refused_or_false() -> None:
     leaves = leaves_of(4)
     with pytest.raises(InvalidInput, match="no leaf 4"):
-        inclusion_proof(leaves, 4)
+        inclusion_proof(nodes_of(leaves), 4, 4)
     with pytest.raises(InvalidInput, match="cannot extend"):
-        consistency_proof(leaves, 5)
+        consistency_proof(nodes_of(leaves), 5, 4)
     with pytest.raises(InvalidInput, match="cannot extend"):
-        consistency_proof(leaves, 0)
+        consistency_proof(nodes_of(leaves), 0, 4)
     root = definition(leaves)
     assert not verify_inclusion(leaves[0], -1, 4, (), root)
     assert not verify_inclusion(leaves[0], 0, 0, (), root)

@@ -61,5 +61,5 @@ def test_every_attribute_and_key_is_on_the_page() -> None:
     from agentguard.policy_schema import AgentModel, ForbidModel, PolicyModel, ToolModel
 
     for model in (PolicyModel, AgentModel, ForbidModel, ToolModel):
-        for name in model.model_fields:
+        for name in (field.alias or name for name, field in model.model_fields.items()):
             assert re.search(rf"`[^`\n]*\b{name}\b", PAGE), name

@@ -44,16 +44,16 @@ def with_agent(body: str, rest: str = "") -> str:
         ("agentguard: 1\nname: x\nagent: {}\nagents: {}\n", "<policy>:3:1: agent: unknown key 'agent' (did you mean 'agents'?)"),
         (
             "agentguard: 1\nname: x\nagents: {}\nwhatever: 1\n",
-            "<policy>:4:1: whatever: unknown key 'whatever' (known here: agentguard, agents, environment, forbid, groups, name, tools)",
+            "<policy>:4:1: whatever: unknown key 'whatever' (known here: agentguard, agents, environment, forbid, groups, import, name, sequence, tools)",
         ),
         (
             "agentguard: 1\nname: x\nagents: {}\nunsafe_shadow: {until: never}\n",
-            "<policy>:4:1: unsafe_shadow: 'unsafe_shadow' is not supported yet in this version, so nothing would enforce it (take it out)",
+            "<policy>:4:1: unsafe_shadow: unknown key 'unsafe_shadow' (known here: agentguard, agents, environment, forbid, groups, import,",
         ),
         (with_agent("{tool: {}}"), "<policy>:4:7: agents.a.tool: unknown key 'tool' (did you mean 'tools'?)"),
         (
             with_agent("{approval: always}"),
-            "<policy>:4:7: agents.a.approval: 'approval' is not supported yet in this version, so nothing would enforce it (take it out)",
+            "<policy>:4:17: agents.a.approval: expected a list, found 'always'",
         ),
         (with_agent(""), "<policy>:4:5: agents.a: expected a mapping, found nothing (an empty mapping is written {})"),
         (with_agent("{tools: [t]}"), "<policy>:4:14: agents.a.tools: expected a mapping, found a list"),
@@ -112,10 +112,64 @@ def with_agent(body: str, rest: str = "") -> str:
             with_agent("{budgets: [{calls: 5.5, per: task}]}"),
             "<policy>:4:25: agents.a.budgets[0].calls: expected a whole number, found 5.5",
         ),
-        (with_agent("{budgets: [{calls: 5, per: day}]}"), "<policy>:4:33: agents.a.budgets[0].per: must be 'task', found 'day'"),
+        (with_agent("{where: {t: ['a < 1']}}"), "<policy>:4:15: agents.a.where.t: there is no rule for a tool 't' here (nothing is known here)"),
+        (
+            with_agent("{tools: {t: {amount: any}}, where: {t: ['amont < 1']}}"),
+            "<policy>:4:46: agents.a.where.t[0]: the tool has no argument 'amont' (did you mean 'amount'?)",
+        ),
+        (with_agent("{tools: {t: {a: any}}, where: {t: ['a <']}}"), "<policy>:4:41: agents.a.where.t[0]: expected a value, found the end, at column 4"),
+        (
+            with_agent("{tools: {t: {}}, budgets: [{calls: 1, limit: 2, per: task}]}"),
+            "a budget is {calls: n, per: ...} or {cost: argument, limit: n, per: ...}",
+        ),
+        (
+            with_agent("{tools: {t: {}}, budgets: [{cost: amount, limit: 2, per: task}]}"),
+            "a cost needs the tool whose calls cost it (add tool: ... or tag: ...)",
+        ),
+        (
+            with_agent("{tools: {t: {a: any}}, budgets: [{cost: amount, tool: t, limit: 2, per: task}]}"),
+            "the tool 't' has no argument 'amount' that could be counted (known here: a)",
+        ),
+        (
+            with_agent("{tools: {t: {a: any}}, budgets: [{cost: a, tool: t, limit: 0.0000001, per: task}]}"),
+            "limit must be a number above 0 and up to 1000000000, with at most six decimals, found 1e-07",
+        ),
+        (
+            with_agent("{tools: {t: {a: any}}, budgets: [{cost: {output: x}, tool: t, limit: 1, per: task}]}"),
+            "a cost is the name of an argument, or {output: where it is, reserve: how much is set aside}",
+        ),
+        (with_agent("{budgets: [{calls: 1, per: task, window: {}}]}"), "a window is {fixed: 1d} or {sliding: 24h}"),
+        (
+            with_agent("{budgets: [{calls: 1, per: task, window: {fixed: fortnight}}]}"),
+            "'fortnight' is not a span of time (write \"90s\", \"15m\", \"2h\" or \"7d\")",
+        ),
+        (with_agent("{budgets: [{calls: 1, per: task, window: {sliding: 30s}}]}"), "a sliding window is at least 60 s long"),
+        (with_agent("{tools: {t: {}}, budgets: [{calls: 1, per: task, tool: u}]}"), "there is no rule for a tool 'u' here (known here: t)"),
+        (
+            with_agent("{tools: {t: {}}, sequence: [{tool: t}]}"),
+            "agents.a.sequence[0]: a sequence rule says one of before, never_after, at_most and only_after_approval",
+        ),
+        (with_agent("{tools: {t: {}}, sequence: [{at_most: 1}]}"), "a sequence rule names a tool or a tag"),
+        (with_agent("{tools: {t: {}}, sequence: [{tool: t, tag: x, at_most: 1}]}"), "a rule names tools or a tag, and not both"),
+        (with_agent("{tools: {t: {}}, sequence: [{tool: t, before: u}]}"), "there is no rule for a tool 'u' here (known here: t)"),
+        (with_agent("{tools: {t: {}}, sequence: [{tool: t, at_most: 0}]}"), "must be at least 1, found 0"),
+        (with_agent("{tools: {t: {}}}", "sequence: [{tool: [], at_most: 1}]\n"), "must have at least one entry, found none"),
+        (with_agent("{tools: {t: {}}}", "sequence: [{tag: x, at_most: 1}]\n"), "no tool has the tag 'x' (nothing is known here)"),
+        (
+            with_agent("{tools: {t: {}}, approval: [{tool: t, by: [x], of: 2}]}"),
+            "2 must approve, and only 1 may (name more under by, or lower of)",
+        ),
+        (with_agent("{tools: {t: {}}, approval: [{by: [x]}]}"), "an approval rule names a tool or a tag"),
+        (with_agent("{tools: {t: {}}, approval: [{tool: t, expires: soon}]}"), "'soon' is not a span of time"),
+        (with_agent("{tools: {t: {}}, hours: [{zone: Mars/Base}]}"), "agents.a.hours[0]: "),
+        (
+            with_agent("{tools: {t: {}}, unsafe_shadow: {until: never}}"),
+            "'never' is no date (write \"2026-12-31\" (its first moment, UTC), or a time with its zone)",
+        ),
+        (with_agent("{budgets: [{calls: 5, per: day}]}"), "<policy>:4:33: agents.a.budgets[0].per: must be 'task', 'agent' or 'initiator', found 'day'"),
         (
             with_agent("{budgets: [{calls: 5, per: task}, {calls: 6, per: task}]}"),
-            "<policy>:4:40: agents.a.budgets[1]: a second budget per task (keep the smaller one)",
+            "<policy>:4:40: agents.a.budgets[1]: a second budget of calls per task (keep the smaller one, here or at <policy>:4)",
         ),
         (with_agent("{}", "forbid: {tool: x}\n"), "<policy>:5:9: forbid: expected a list, found a mapping"),
         (with_agent("{}", "forbid: [delete_x]\n"), "<policy>:5:10: forbid[0]: expected a mapping, found 'delete_x'"),
@@ -148,10 +202,6 @@ def with_agent(body: str, rest: str = "") -> str:
         (
             with_agent("{groups: [one, two]}", "groups: {one: {tools: {t: {x: any}}}, two: {tools: {t: {y: any}}}}\n"),
             "the groups 'one' and 'two' say different things about 't' (write t at the agent itself: that holds, then)",
-        ),
-        (
-            with_agent("{groups: [one]}", "groups: {one: {budgets: [{calls: 1, per: task}]}}\n"),
-            "'budgets' is not supported yet in this version",
         ),
         (with_agent("{tags: [raed]}", "tools: {t: {tags: [read], arguments: {}}}\n"), "no tool has the tag 'raed' (did you mean 'read'?)"),
         (

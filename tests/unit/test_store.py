@@ -102,9 +102,8 @@ class TestSide:
         assert stat.S_IMODE((tmp_path / "side").stat().st_mode) == 0o700
 
     def test_the_off_switch(self, tmp_path: Path) -> None:
-        side = SideStore(tmp_path / "side", disabled=True)
+        side = SideStore(tmp_path / "side", keep_seconds=0)
         side.put("e", "arguments", b"s", b"v")
-        assert side.disabled
         assert side.get("e") == ()
         assert not (tmp_path / "side").exists()
 
@@ -150,15 +149,27 @@ class TestSide:
 
     def test_retention(self, tmp_path: Path) -> None:
         clock = Ticking()
+        keep = 90 * 86_400
         side = SideStore(tmp_path, clock=clock)
         side.put("old", "arguments", b"s", b"v")
         clock.now += 90 * DAY
-        assert SideStore(tmp_path, clock=clock).get("old")
+        assert SideStore(tmp_path, keep_seconds=keep, clock=clock).get("old")
         clock.now += 2 * DAY
-        assert SideStore(tmp_path, clock=clock).get("old") == ()
+        assert SideStore(tmp_path, clock=clock).get("old"), "who only looks removes nothing"
+        assert SideStore(tmp_path, keep_seconds=keep, clock=clock).get("old") == ()
         side.put("new", "arguments", b"s", b"v")  # the first store's file is gone, and it does not mind
         assert side.get("new")
-        assert SideStore(tmp_path, retention_days=0.5, clock=lambda: clock.now + 3 * DAY).get("new") == ()
+        assert SideStore(tmp_path, keep_seconds=1, clock=lambda: clock.now + 3 * DAY).get("new") == ()
+
+    def test_retention_in_a_process_that_goes_on_for_months(self, tmp_path: Path) -> None:
+        clock = Ticking()
+        side = SideStore(tmp_path, keep_seconds=30 * 86_400, clock=clock)
+        for day in range(100):
+            side.put(f"d{day}", "arguments", b"s", b"v")
+            clock.now += DAY
+        kept = [day for day in range(100) if side.get(f"d{day}")]
+        assert kept == list(range(kept[0], 100))
+        assert 68 <= kept[0] <= 70
 
     def test_a_forked_child_writes_its_own_file(self, tmp_path: Path) -> None:
         side = SideStore(tmp_path)

@@ -32,10 +32,22 @@ class Alphabet:
         z3 = self._z3
         return z3.StringVal("".join(_escape(self._code(((ord(c), ord(c)),))) for c in text))
 
-    def text(self, value: Any) -> str:
-        """A text of z3 as a real one that it stands for."""
+    def text(self, value: Any, choice: int = 0) -> str:
+        """A text of z3 as a real one that it stands for. With another `choice` it is another one, if there are several."""
         codes = [int(match[1] or match[2], 16) if match[3] is None else ord(match[3]) for match in _ESCAPED.finditer(value.as_string())]
-        return "".join(self._letters[min(code, len(self._letters) - 1)] for code in codes)
+        return "".join(self._letter(min(code, len(self._letters) - 1), choice) for code in codes)
+
+    def _letter(self, code: int, choice: int) -> str:
+        return self._letters[code] if choice == 0 else _nth(self._classes[code][1], self._letters[code], choice)
+
+    def varied(self) -> Any:
+        """The texts with a character that stands for several."""
+        z3 = self._z3
+        codes = [code for code, (_, ranges) in enumerate(self._classes) if sum(high - low + 1 for low, high in ranges) > 1]
+        parts = [z3.Range(_literal(z3, code), _literal(z3, code)) for code in codes[:-1]]
+        parts.append(z3.Range(_literal(z3, codes[-1]), z3.StringVal(_escape(_LARGEST_CODE))))  # the last class is never a single letter
+        anything = z3.Star(z3.AllChar(z3.ReSort(z3.StringSort())))
+        return z3.Concat(anything, parts[0] if len(parts) == 1 else z3.Union(*parts), anything)
 
     def expression(self, node: Node) -> Any:
         """A regular expression of z3."""
@@ -82,6 +94,17 @@ class Alphabet:
     def _code(self, chars: CharSet) -> int:
         bit = 1 << self._sets[chars]
         return next(code for code, signature in enumerate(self._order) if signature & bit)
+
+
+def _literal(z3: Any, code: int) -> Any:
+    return z3.StringVal(_escape(code))
+
+
+def _nth(ranges: list[tuple[int, int]], first: str, choice: int) -> str:
+    """A letter of the class beside its first one, another for each `choice` as long as there are some."""
+    others = [code for low, high in ranges for code in range(low, min(high, low + 2 * choice + 64) + 1) if chr(code) != first]
+    plain = [code for code in others if chr(code) in _READABLE] or others
+    return chr(plain[(choice - 1) % len(plain)]) if plain else first
 
 
 def _escape(code: int) -> str:

@@ -1,26 +1,26 @@
 """Calls that a policy allows and that have a given property: found, shown not to exist, or unknown.
 
-The arguments of a call are judged one by one, so a call with the property exists exactly where each argument by itself has a value. What a
-policy says that is not read here (`unread`) makes every "no such call" unknown; a call that was found is confirmed by the guard's own
-decision, whatever the policy says.
+Arguments that no condition joins are looked for one by one, the others together. Hours, sequences, approvals and budgets only take calls
+away, so what does not exist without them does not exist. What a policy says that is not read here (`unread`) makes every "no such call"
+unknown; a call that was found is confirmed by the guard's own decision (`confirm`), whatever the policy says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from agentguard.analysis.symbolic import ANYTHING, NOTHING, Both, Formula, Found, Not, Nothing, Search, Unknown
-from agentguard.call import ToolCall
+from agentguard.analysis.formulas import ANYTHING, NOTHING, Answer, Both, Formula, Found, Not, Nothing, Unknown
+from agentguard.analysis.search import Search, load_z3
+from agentguard.analysis.together import Slot, Together, Wanted, guesses
 from agentguard.canonical import Frozen, parse, thaw
-from agentguard.chain import DEFAULT_LIMITS
+from agentguard.conditions import Condition
 from agentguard.constraint import Entry, ToolMap
-from agentguard.decide import Binding, Facts, decide_policy_only
 from agentguard.policy import Policy, ToolRule
-from agentguard.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +40,54 @@ ABSENT: Final = Demand(None, absent=True)
 Arguments: TypeAlias = Mapping[str, Frozen] | Nothing | Unknown
 
 
-def arguments(rules: ToolMap, demands: Mapping[str, Demand], search: Search) -> Arguments:
-    """The fewest arguments that `rules` admit and that meet the demands."""
+def arguments(rules: ToolMap, demands: Mapping[str, Demand], search: Search, wanted: Wanted = ()) -> Arguments:
+    """The fewest arguments that `rules` admit, that meet the demands, and for which conditions hold, or do not, as `wanted`."""
     result: dict[str, Frozen] = {}
     unknown: Unknown | None = None
-    for name in dict.fromkeys((*demands, *rules.named)):
-        entry, demand = rules.named.get(name), demands.get(name, Demand(absent=True))
-        if demand.absent and (entry is None or entry.optional):
-            continue
-        if demand.formula is None or (entry is None and not rules.rest):
-            return NOTHING
-        answer = search.find(demand.formula if entry is None else Both((entry.constraint, demand.formula)))
+    asked = sorted({name for condition, _ in wanted for name in condition.names})
+    slots = {name: _slot(rules, demands, name) for name in dict.fromkeys((*demands, *rules.named, *asked))}
+    if any(slot.formula is None and not slot.optional for slot in slots.values()):
+        return NOTHING
+    for names, about in _apart([name for name, slot in slots.items() if name in asked or not slot.optional], wanted):
+        some = {name: slots[name] for name in names}
+        answer = _together(some, about, search) if about else search.find(some[names[0]].formula or ANYTHING)
         if isinstance(answer, Nothing):
             return NOTHING
         if isinstance(answer, Found):
-            result[name] = answer.value
+            result |= answer.value if about else {names[0]: answer.value}
         else:
-            unknown = unknown or Unknown(f"argument {name}: {answer.why}")
+            unknown = unknown or Unknown(f"{'arguments' if about else 'argument'} {', '.join(names)}: {answer.why}")
     return unknown or MappingProxyType(result)
+
+
+def _slot(rules: ToolMap, demands: Mapping[str, Demand], name: str) -> Slot:
+    entry, demand = rules.named.get(name), demands.get(name, Demand(absent=True))
+    formula = None if entry is None and not rules.rest else demand.formula
+    if entry is not None and formula is not None:
+        formula = Both((entry.constraint, formula))
+    return Slot(formula, demand.absent and (entry is None or entry.optional))
+
+
+def _apart(names: Iterable[str], wanted: Wanted) -> Iterator[tuple[tuple[str, ...], Wanted]]:
+    """Names that conditions join, with these conditions; every other name by itself."""
+    groups: list[tuple[set[str], list[tuple[Condition, bool]]]] = [({name}, []) for name in names]
+    for condition, right in wanted:
+        joined = [group for group in groups if group[0] & condition.names]
+        groups = [group for group in groups if not group[0] & condition.names]
+        about = [each for group in joined for each in group[1]]
+        groups.append((set().union(*(group[0] for group in joined)), [*about, (condition, right)]))
+    for group, about in groups:
+        yield tuple(sorted(group)), tuple(about)
+
+
+def _together(slots: Mapping[str, Slot], wanted: Wanted, search: Search) -> Answer:
+    name = (tuple(slots.items()), wanted)
+    return search.answer(name, guesses(slots, wanted), lambda: Together(load_z3(), slots, wanted))
+
+
+def holding(rule: ToolRule) -> Wanted:
+    """The conditions of a rule, all of which shall hold."""
+    return tuple((condition, True) for condition, _ in rule.conditions)
 
 
 def refusals(rules: ToolMap, other: ToolMap) -> Iterator[tuple[str, Demand]]:
@@ -81,20 +111,35 @@ def refusals(rules: ToolMap, other: ToolMap) -> Iterator[tuple[str, Demand]]:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `chain` are the agents through which it came, the caller last; `environment` are facts under which the policy judges it."""
+    """One call.
+
+    chain        the agents through which it came, the caller last
+    environment  facts under which the policy judges it
+    at           when it is made, in seconds, where that counts
+    after        calls of the same task that must go before
+    approved     it needs an approval, and has it
+    """
 
     agent: str
     tool: str
     arguments: Mapping[str, Frozen]
     chain: tuple[str, ...] = ()
     environment: Mapping[str, Frozen] = field(default_factory=dict)
+    at: int | None = None
+    after: tuple[Call, ...] = ()
+    approved: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As the CLI prints it, and as `agentguard check --call` reads the first three."""
-        result = {"agent": self.agent, "tool": self.tool, "arguments": thaw(self.arguments)}
-        if len(self.chain) > 1:
-            result["chain"] = list(self.chain)
-        return {**result, "environment": thaw(self.environment)} if self.environment else result
+        """As the CLI prints it: as `agentguard check --call` reads the first three, and cases the rest."""
+        rest = {
+            "chain": list(self.chain) if len(self.chain) > 1 else None,
+            "environment": thaw(self.environment),
+            "at": None if self.at is None else datetime.fromtimestamp(self.at, UTC).isoformat(),
+            "after": [call.to_json() for call in self.after],
+            "approved": self.approved,
+        }
+        head = {"agent": self.agent, "tool": self.tool, "arguments": thaw(self.arguments)}
+        return head | {name: value for name, value in rest.items() if value}
 
 
 def brief(value: Any) -> str:
@@ -123,35 +168,42 @@ def environment_map(environment: Mapping[str, Entry]) -> ToolMap:
     return ToolMap(environment, rest=True)
 
 
-def allows(policy: Policy, call: Call) -> bool:
-    """Whether the guard's own decision, by this policy alone, allows the call, and the delegation that it came by."""
-    asked = ToolCall(call.agent, call.tool, thaw(call.arguments))
-    facts = Facts(MappingProxyType(dict(call.environment)), Revocations(), DEFAULT_LIMITS)
-    if len(call.chain) > 1 and policy.may_delegate(call.chain) is not None:
-        return False
-    return decide_policy_only(asked, Binding(asked.arguments), policy, facts).allowed
-
-
 # --- what is not read -----------------------------------------------------------------------------------------------------------------
 
+_APPROVAL: Final = (("by", None), ("of",), ("expires",), ("initiator",))
+_SEQUENCE: Final = (
+    *((word, None) for word in ("tool", "before", "never_after")),
+    ("at_most",),
+    *(("only_after_approval", *path) for path in _APPROVAL),
+)
 #: Members of the canonical form that this analysis reads, by place; None stands for any name or index, `...` for all that is below.
 _READ: Final[tuple[tuple[Any, ...], ...]] = (
     ("agentguard",),
     ("name",),
     ("agents", None, "tools", None, None, ...),
-    ("agents", None, "budgets", None, "calls"),
-    ("agents", None, "budgets", None, "per"),
+    ("agents", None, "where", None, None),
     ("agents", None, "delegates", None, "depth"),
     ("forbid", None, "tool"),
     ("forbid", None, "agent"),
     ("forbid", None, "reason"),
     ("tools", None, "tags", None),  # what tags grant and forbid is written out at the agents and under forbid
+    ("tools", None, "output", ...),  # what becomes of a call that was allowed
     ("tools", None, "rerun"),
     ("tools", None, "proof"),
     ("tools", None, "opaque"),
     ("tools", None, "plain_chains"),
     ("tools", None, "unsafe_any_arguments"),
     ("environment", None, ...),
+    # what only takes calls away, and is compared as it is written (hours: by the times that they leave)
+    *(("agents", None, "hours", None, *path) for path in (("days", None), ("from",), ("to",), ("zone",), ("tools", None))),
+    *(
+        ("agents", None, "budgets", None, *path)
+        for path in (("calls",), ("cost", None), ("limit",), ("per",), ("tool", None), ("window", None))
+    ),
+    *((*where, *path) for where in (("sequence", None), ("agents", None, "sequence", None)) for path in _SEQUENCE),
+    *(("agents", None, "approval", None, *path) for path in (*_APPROVAL, ("tool", None), ("when",))),
+    *(("tools", None, "approval", *path) for path in _APPROVAL),
+    ("tools", None, "output", ...),  # it says nothing about calls
 )
 
 

@@ -7,30 +7,52 @@
       through: [triage, summarizer]          # judged as delegated that way, too
       environment: {deployment: staging}     # judged in such a place, too
       verdict: allow
+    - call: {agent: clerk, tool: send_money, arguments: {to: bob, amount: 700}}
+      after: [{tool: check_balance, arguments: {}}]      # judged after these calls of the task; `agent`, `times` and `failed` may be said
+      at: "2026-11-23T09:00:00+01:00"                    # judged at this time, by `hours` too
+      approved: true                                     # somebody who may has approved it; false: has denied it
+      verdict: allow
 
-A rule that no case shows at work may say anything. Of a tool, some case must be allowed; of an argument's rule, of a forbid rule and of an
-environment rule, some case must be refused by it; of a delegate, some case must come through it.
+A rule that no case shows at work may say anything. Of a tool, some case must be allowed; of a rule about an argument, of a condition, a
+forbid rule, an environment rule, of hours, budgets and sequences, some case must be refused by it; of an approval rule, some case must ask
+for it; of a delegate, some case must come through it.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from agentguard.analysis.history import History
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
 from agentguard.decision import Code, Reason, Verdict
 from agentguard.errors import InvalidInput
 from agentguard.policy import Policy
 from agentguard.policy_file import Document, read, read_source
+from agentguard.sequences import SequenceRule
 from agentguard.vocabulary import Wildcard
 
-_MEMBERS: Final = ("call", "code", "environment", "through", "verdict")
+_MEMBERS: Final = ("after", "approved", "at", "call", "code", "environment", "through", "verdict")
+_MOST: Final = 100_000
+_EARLIER: Final = ("agent", "arguments", "failed", "times", "tool")
+#: Without a time of its own, a case is counted at this one; hours are not judged then.
+_SOME_TIME: Final = 1_767_225_600
 _CALL: Final = ("agent", "tool", "arguments", "call_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Calls of the same task that were admitted before, and whether they ended well."""
+
+    call: ToolCall
+    times: int
+    failed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +65,9 @@ class Case:
     through: tuple[str, ...]
     environment: Mapping[str, Any] | None
     place: str
+    after: tuple[Earlier, ...] = ()
+    at: int | None = None
+    approved: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +153,43 @@ def _case(document: Document, index: int, item: Any) -> Case:
         raise InvalidInput("environment must be an object of facts", place=document.place((index, "environment")))
     presented = ToolCall(call["agent"], call["tool"], call["arguments"], call.get("call_id"))
     facts = freeze(environment) if environment is not None else None
-    return Case(presented, Verdict(verdict), Code(code) if code is not None else None, tuple(through), facts, document.line((index,)))
+    after = members.get("after", [])
+    if type(after) is not list:
+        raise InvalidInput(
+            "after must be a list of earlier calls", place=document.place((index, "after")), hint="[{tool: ..., arguments: {}}]"
+        )
+    approved = members.get("approved")
+    if approved is not None and type(approved) is not bool:
+        raise InvalidInput("approved must be true or false", place=document.place((index, "approved")))
+    return Case(
+        presented,
+        Verdict(verdict),
+        Code(code) if code is not None else None,
+        tuple(through),
+        facts,
+        document.line((index,)),
+        tuple(_earlier(document, (index, "after", order), item, call["agent"]) for order, item in enumerate(after)),
+        _time(document, (index, "at"), members["at"]) if "at" in members else None,
+        approved,
+    )
+
+
+def _earlier(document: Document, path: tuple[str | int, ...], item: Any, agent: str) -> Earlier:
+    members = _object(document, path, item, _EARLIER, ("tool", "arguments"))
+    times, failed = members.get("times", 1), members.get("failed", False)
+    if type(times) is not int or not 0 < times <= _MOST or type(failed) is not bool:
+        raise InvalidInput(f"times is a number from 1 to {_MOST}, failed is true or false", place=document.place(path))
+    return Earlier(ToolCall(members.get("agent", agent), members["tool"], members["arguments"]), times, failed)
+
+
+def _time(document: Document, path: tuple[str | int, ...], value: Any) -> int:
+    try:
+        moment = datetime.fromisoformat(value) if type(value) is str else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidInput(f"{value!r:.40} is no time with its zone", place=document.place(path), hint='write "2026-11-23T09:00:00+01:00"')
+    return int(moment.timestamp())
 
 
 def _object(document: Document, path: tuple[str | int, ...], value: Any, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, Any]:
@@ -160,14 +221,48 @@ def run(policy: Policy, cases: tuple[Case, ...]) -> Report:
 
 
 def _judge(policy: Policy, case: Case) -> Reason | None:
-    """The stages that a policy can judge, in their order: 0, 5, 10."""
+    """The stages that a policy can judge, in their order: 0, 5, 10, 12, and its budgets."""
     call = case.call
     if call.defect:
         return Reason(Code.MALFORMED_CALL, call.tool, "a well-formed call", call.defect)
     reason = policy.judge_environment(case.environment) if case.environment is not None else None
     if reason is None and case.through:
         reason = policy.may_delegate(case.through)
-    return reason if reason is not None else policy.judge(call.agent, call.tool, call.arguments)
+    if reason is None:
+        reason = policy.judge(call.agent, call.tool, call.arguments)
+    return reason if reason is not None else _judge_standing(policy, case)
+
+
+def _judge_standing(policy: Policy, case: Case) -> Reason | None:
+    """What is judged beside the arguments, after what went before."""
+    call, now = case.call, _SOME_TIME if case.at is None else case.at
+    history = History(policy)
+    for earlier in case.after:
+        for _ in range(earlier.times):
+            history.add(earlier.call.agent, earlier.call.tool, earlier.call.arguments, now, ok=not earlier.failed, approved=True)
+    standing = policy.standing(call.agent, call.tool)
+    if standing is None:
+        return None
+    if case.at is None:
+        standing = replace(standing, hours=())
+    usage = history.usage(call.agent, call.tool)
+    reason = standing.judge(call.tool, now, usage.counters)
+    if reason is not None:
+        return reason
+    asked = standing.approval(call.arguments, usage.counters)
+    if asked is not None and not case.approved:
+        return (
+            asked.reason(call.tool)
+            if case.approved is None
+            else Reason(Code.APPROVAL_DENIED, call.tool, asked.words(), "denied", asked.place)
+        )
+    return history.add(call.agent, call.tool, call.arguments, now)
+
+
+def _sequence(rule: SequenceRule, where: str, refusing: set[str]) -> Shown:
+    place = rule.place if rule.ask is None else rule.ask.place
+    wanted = "a case that it refuses" if rule.ask is None else "a case that asks for it"
+    return Shown(rule.place, f"{where}: {rule.words()}", wanted, place in refusing)
 
 
 def _rules(policy: Policy, answers: tuple[Answer, ...]) -> Iterator[Shown]:
@@ -184,6 +279,13 @@ def _rules(policy: Policy, answers: tuple[Answer, ...]) -> Iterator[Shown]:
         yield Shown(place, f"environment.{name}", "a case that it refuses", place in refusing)
     for forbidden in policy.forbid.rules:
         yield Shown(forbidden.place, f"forbid {forbidden.tool}", "a case that it refuses", forbidden.place in refusing)
+    for sequence in policy.sequence:
+        yield _sequence(sequence, "sequence", refusing)
+    for tool, attributes in policy.tools.items():
+        if attributes.approval is not None:
+            yield Shown(
+                attributes.approval.place, f"tools.{tool}.approval", "a case that asks for it", attributes.approval.place in refusing
+            )
     for agent, rules in policy.agents.items():
         for tool, rule in rules.tools.items():
             if rule.forbidden is not None:
@@ -193,5 +295,15 @@ def _rules(policy: Policy, answers: tuple[Answer, ...]) -> Iterator[Shown]:
                 if not isinstance(entry.constraint, Wildcard):
                     where = f"agents.{agent}.tools.{tool}.{argument}"
                     yield Shown(rule.places[argument], where, "a case that it refuses", (agent, tool, argument) in refused)
+            for condition, place in rule.conditions:
+                yield Shown(place, f"agents.{agent}.where.{tool}: {condition.text}", "a case that it refuses", place in refusing)
+        for index, hours in enumerate(rules.hours):
+            yield Shown(hours.place, f"agents.{agent}.hours[{index}]", "a case that it refuses", hours.place in refusing)
+        for budget in rules.budgets:
+            yield Shown(budget.place, f"agents.{agent}.budgets: {budget.name}", "a case that it refuses", budget.place in refusing)
+        for sequence in rules.sequence:
+            yield _sequence(sequence, f"agents.{agent}.sequence", refusing)
+        for ask in {rule.place: rule for rules_of_tool in rules.approvals.values() for rule in rules_of_tool}.values():
+            yield Shown(ask.place, f"agents.{agent}.approval", "a case that asks for it", ask.place in refusing)
         for to, delegate in rules.delegates.items():
             yield Shown(delegate.place, f"agents.{agent}.delegates.{to}", "a case that comes through it", (agent, to) in hops)

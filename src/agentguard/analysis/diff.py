@@ -1,4 +1,4 @@
-"""What one policy allows and another does not, by meaning: calls, delegations, environments, budgets, attributes, forbid rules.
+"""What one policy allows and another does not, by meaning: calls, hours, delegations, environments, limits, attributes, forbid rules.
 
 Every difference in what is judged comes with an example that the two policies themselves judge differently. What could not be decided is
 a difference of its own (`sure` is False), so that a list without any is a proof that there is none.
@@ -7,16 +7,19 @@ a difference of its own (`sure` is False), so that a list without any is a proof
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
-from agentguard.analysis.calls import Call, arguments, environment_map, refusals, rules_of, unread
-from agentguard.analysis.symbolic import Both, Either, Not, Nothing, Search, Unknown
+from agentguard.analysis.calls import Call, arguments, environment_map, holding, refusals, rules_of, unread
+from agentguard.analysis.changes import Change
+from agentguard.analysis.formulas import Both, Either, Not, Nothing, Unknown
+from agentguard.analysis.limits import limits, outputs, times
+from agentguard.analysis.search import Search
 from agentguard.canonical import Frozen, thaw
 from agentguard.constraint import ToolMap
 from agentguard.matchers import Glob, Regex
-from agentguard.policy import MAX_DEPTH, AgentPolicy, Forbid, Policy, ToolAttributes, ToolRule
+from agentguard.policy import MAX_DEPTH, Forbid, Policy, ToolAttributes, ToolRule
 
 #: The attributes that ask for less where they are set, and those that ask for more.
 _LOOSER: Final = ("rerun_safe", "unsafe_any_arguments", "opaque", "plain_chains")
@@ -24,51 +27,6 @@ _STRICTER: Final = ("proof_required",)
 _NEED: Final = ("needed", "may be left out")
 _UNCONFIRMED: Final = "an example could not be confirmed"
 _NAME: Final = Regex("[!-~]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference.
-
-    kind      "call", "delegation", "environment", "budget", "attribute", "forbid", "agent" or "unread"
-    allowed   True: becomes allowed; False: becomes denied; None: neither by itself
-    old, new  what each policy says, in words
-    why       why it could not be decided; empty for what is sure
-    example   a call, a chain of agents, facts or a name, which the two policies judge differently
-    """
-
-    kind: str
-    allowed: bool | None
-    agent: str = ""
-    tool: str = ""
-    argument: str = ""
-    old: str = ""
-    new: str = ""
-    why: str = ""
-    example: Any = None
-    old_place: str = ""
-    new_place: str = ""
-
-    @property
-    def sure(self) -> bool:
-        return not self.why
-
-    def reversed(self) -> Change:
-        """The same difference, seen from the other policy."""
-        allowed = None if self.allowed is None else not self.allowed
-        return replace(self, allowed=allowed, old=self.new, new=self.old, old_place=self.new_place, new_place=self.old_place)
-
-    def summary(self) -> str:
-        """Who and what in one line: `triage send_email, argument to: was ..., now ...`."""
-        who = " ".join(filter(None, (self.agent, self.tool))) or self.kind
-        if self.argument:
-            who += f", argument {self.argument}" if self.kind == "call" else f" {self.argument}"
-        return f"{who}: {self.why or f'was {self.old}, now {self.new}'}"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form for the CLI; what is empty is left out."""
-        rest = {each.name: getattr(self, each.name) for each in fields(self)[2:]}
-        return {"kind": self.kind, "allowed": self.allowed, "sure": self.sure} | {name: item for name, item in rest.items() if item}
 
 
 def differences(old: Policy, new: Policy, search: Callable[[], Search] = Search) -> Iterator[Change]:
@@ -85,6 +43,7 @@ def differences(old: Policy, new: Policy, search: Callable[[], Search] = Search)
         tags = [", ".join(sorted(policy.attributes(tool).tags)) for policy in (old, new)]
         if tags[0] != tags[1]:
             yield Change("attribute", None, tool=tool, old=f"tagged {tags[0] or 'with nothing'}", new=f"tagged {tags[1] or 'with nothing'}")
+    yield from outputs(old, new)
     for name in sorted({*old.agents} ^ {*new.agents}):
         yield Change("agent", None, name, old=_known(name in old.agents), new=_known(name in new.agents))
     if unknown := not_compared(old, new):
@@ -96,8 +55,7 @@ def wider(old: Policy, new: Policy, search: Callable[[], Search] = Search) -> It
     yield from _calls(old, new, search)
     yield from _delegations(old, new)
     yield from _environments(old, new, search())
-    for name, rules in new.agents.items():
-        yield from _budgets(name, old.agents.get(name), rules)
+    yield from limits(old, new)
     for tool in sorted({*old.tools, *new.tools}):
         yield from _attributes(tool, old.attributes(tool), new.attributes(tool))
 
@@ -122,10 +80,11 @@ def _calls(old: Policy, new: Policy, search: Callable[[], Search]) -> Iterator[C
         before = old.agents[agent].tools.get(tool) if agent in old.agents else None
         found = search()
         if before is not None and before.forbidden is None:
-            if before.map != rule.map:
+            if before.map != rule.map or holding(before) != holding(rule):
                 yield from _arguments(old, new, (agent, tool), (before, rule), found)
+            yield from times(old, new, agent, tool)
             continue
-        answer = arguments(rule.map, {}, found)
+        answer = arguments(rule.map, {}, found, holding(rule))
         change = Change("call", True, agent, tool, old="not one of its tools", new="one of its tools", new_place=rule.place)
         if before is not None and before.forbidden is not None:
             change = replace(change, old="forbidden", old_place=before.forbidden.place)
@@ -136,13 +95,20 @@ def _calls(old: Policy, new: Policy, search: Callable[[], Search]) -> Iterator[C
 def _arguments(old: Policy, new: Policy, names: tuple[str, str], rules: tuple[ToolRule, ToolRule], search: Search) -> Iterator[Change]:
     before, after = rules
     for name, demand in refusals(before.map, after.map):
-        answer = arguments(after.map, {name: demand}, search)
+        answer = arguments(after.map, {name: demand}, search, holding(after))
         if isinstance(answer, Nothing):
             continue
         was, now = _NEED if demand.absent else (_words(before.map, name), _words(after.map, name))
         change = Change("call", True, *names, name, was, now)
         places = before.places.get(name, before.place), after.places.get(name, after.place)
         yield _judged(replace(change, old_place=places[0], new_place=places[1]), answer, old, new)
+    earlier, present = ([condition for condition, _ in rule.conditions] for rule in rules)
+    for condition, place in before.conditions:
+        answer = Nothing() if condition in present else arguments(after.map, {}, search, (*holding(after), (condition, False)))
+        if not isinstance(answer, Nothing):
+            others = "; ".join(each.text for each in present if each not in earlier) or "no such condition"
+            change = Change("call", True, *names, "", condition.text, others, old_place=place, new_place=after.place)
+            yield _judged(change, answer, old, new)
 
 
 def _judged(change: Change, answer: Mapping[str, Frozen] | Unknown, old: Policy, new: Policy) -> Change:
@@ -219,16 +185,6 @@ def _environments(old: Policy, new: Policy, search: Search) -> Iterator[Change]:
             yield replace(change, example=thaw(facts))
         else:
             yield replace(change, why=_UNCONFIRMED)
-
-
-def _budgets(agent: str, old: AgentPolicy | None, new: AgentPolicy) -> Iterator[Change]:
-    after = {budget.name: budget for budget in new.budgets}
-    for budget in old.budgets if old is not None else ():
-        other = after.get(budget.name)
-        if other is None or other.limit > budget.limit:
-            was, now = (f"no limit of {budget.name}" if each is None else f"at most {each.limit} {each.name}" for each in (budget, other))
-            place = new.place if other is None else other.place
-            yield Change("budget", True, agent, old=was, new=now, old_place=budget.place, new_place=place)
 
 
 def _attributes(tool: str, old: ToolAttributes, new: ToolAttributes) -> Iterator[Change]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from agentguard.analysis.symbolic import Both, Either, Formula, Not
+from agentguard.analysis.formulas import Both, Either, Formula, Not
 from agentguard.constraint import MAX_DEPTH
 from agentguard.errors import InvalidInput
 from agentguard.matchers import Glob

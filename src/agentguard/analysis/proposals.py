@@ -9,6 +9,7 @@ from agentguard.analysis.habits import MOST_COUNTED, Few, Habit, Steps, Texts
 from agentguard.analysis.shapes import Shape, pattern_of
 from agentguard.canonical import Frozen, Json, jcs, parse
 from agentguard.matchers import MAX_PATTERN
+from agentguard.rules import KEYS
 
 #: Fewer calls than these say little, however alike they were.
 FEW_CALLS: Final = 10
@@ -221,8 +222,5 @@ def flow(value: Any) -> str:
     return jcs(value).decode()
 
 
-#: The words of the rules that are proposed here; none of them is anything but a string to YAML.
-_WORDS: Final = frozenset(
-    {"any", "exact", "one_of", "range", "min", "max", "subset", "type", "regex", "max_length", "optional"}
-    | {"path", "url", "hosts", "schemes", "ports", "email", "domains"}
-)
+#: The words of rules; none of them is anything but a string to YAML.
+_WORDS: Final = frozenset({*KEYS, "min", "max", "min_inclusive", "max_inclusive", "hosts", "schemes", "ports", "domains", "tools"})

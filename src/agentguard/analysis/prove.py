@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from agentguard.analysis.calls import ABSENT, Call, Demand, allows, arguments, environment_map, rules_of, unread
+from agentguard.analysis.calls import ABSENT, Call, Demand, arguments, environment_map, holding, rules_of, unread
+from agentguard.analysis.confirm import allowed
 from agentguard.analysis.diff import wider
+from agentguard.analysis.formulas import Not, Nothing, Unknown
 from agentguard.analysis.properties import Calls, NoWiderThan, Only, Property
-from agentguard.analysis.symbolic import Not, Nothing, Search, Unknown
+from agentguard.analysis.search import Search
 from agentguard.canonical import Frozen
 from agentguard.policy import MAX_DEPTH, Policy, load
 
@@ -64,11 +66,12 @@ def prove(policy: Policy, wanted: Property, search: Search | None = None) -> Pro
         if isinstance(found, Unknown):
             unknown = unknown or found.why
             continue
-        call = replace(found, environment=facts)
-        if allows(policy, call):
+        asked = replace(found, environment=facts)
+        call = allowed(policy, asked, search)
+        if call is not None:
             place = policy.agents[call.agent].tools[call.tool].place
             return Proof(wanted, Verdict.COUNTEREXAMPLE, example=call.to_json(), place=place)
-        unknown = unknown or f"the policy does not allow {call.agent} {call.tool} as the analysis says it does: {call.to_json()}"[:400]
+        unknown = unknown or f"no way was found in which the policy allows {asked.agent} {asked.tool}: {asked.to_json()}"[:400]
     if unknown:
         return Proof(wanted, Verdict.UNKNOWN, unknown)
     return _known(policy, Proof(wanted, Verdict.PROVEN, notes=_notes(policy, wanted)))
@@ -90,7 +93,7 @@ def _contrary(policy: Policy, wanted: Only | Calls, search: Search) -> Iterator[
             continue
         start = next((name for name in (agent, *callers.get(agent, ())) if wanted.concerns(name)), None)
         for demands in _demands(wanted) if start is not None else ():
-            found = arguments(rule.map, demands, search)
+            found = arguments(rule.map, demands, search, holding(rule))
             if isinstance(found, Nothing):
                 continue
             chain = chain_to(policy, str(start), agent)

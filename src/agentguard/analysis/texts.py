@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from agentguard.addresses import MAX_EMAIL, MAX_HOST, MAX_LOCAL, MAX_URL, Cidr, Email, Url
+from agentguard.addresses import DEFAULT_PORTS, MAX_EMAIL, MAX_HOST, MAX_LOCAL, MAX_URL, Cidr, Email, Url
 from agentguard.analysis.regular import (
     ANY_TEXT,
     Alt,
@@ -110,7 +110,6 @@ _MAIL_NAMES: Final = Hidden(
     "names of a mail address", Every(), In(seq(Loop(Chars(without(one("@").chars))), "@", Loop(_HOST_SIGN, 1, 63))), _NAME_SIZE
 )
 _MAIL_LOCAL: Final = Hidden("local part", Every(), Size(0, MAX_LOCAL), f"local parts of at most {MAX_LOCAL} characters")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 
 def condition(constraint: Constraint) -> Condition | None:
@@ -195,7 +194,7 @@ def _email(constraint: Email) -> Condition:
 def _url(constraint: Url) -> Condition:
     fronts: list[tuple[str, Node]] = []
     for scheme in constraint.schemes:
-        default = _DEFAULT_PORTS.get(scheme)
+        default = DEFAULT_PORTS.get(scheme)
         ports = constraint.ports or (default,)
         spelled = ["", *(f":{port}" for port in ports if port is not None)] if default in ports else [f":{port}" for port in ports]
         fronts.append((f"{scheme}://", either(*spelled)))

@@ -139,7 +139,7 @@ def _derive_offline(
     from agentguard.chain import verify_structure
     from agentguard.cli.trust import holder_of, ring_of, trust_of
     from agentguard.policy import parse_scope
-    from agentguard.task import parse_ttl
+    from agentguard.spans import parse_span
 
     chain = verify_structure(tokens, trust_of(home).anchors)
     keys, now = ring_of(home), int(time.time())
@@ -154,7 +154,7 @@ def _derive_offline(
         holder=keys.holder(to).public,
         tools=chain.leaf.tools if scope is None else parse_scope(scope, "--scope"),
         now=now,
-        exp=None if ttl is None else min(chain.leaf.exp, now + parse_ttl(ttl)),
+        exp=None if ttl is None else min(chain.leaf.exp, now + parse_span(ttl)),
         profile=profile,
     )
     return dump_presentation((*tokens, token))

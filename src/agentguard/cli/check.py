@@ -75,23 +75,23 @@ def check(
 
     Example: `echo '{"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}}' | agentguard check -p policy.yaml --call -`
     """
-    from agentguard.policy import load
+    from agentguard.cli.trust import policy_of
 
-    asked = _read_call(call)
+    asked = read_call(call)
     if artifact is None and admit:
         raise InvalidInput(
             "--admit needs --artifact: a policy alone grants nothing", place="check", hint="agentguard artifact issue makes one"
         )
     if artifact is None and proof is not None:
         raise InvalidInput("--proof needs --artifact: it proves who holds one", place="check")
-    rules = load(policy)
+    rules = policy_of(home, policy)
     facts = facts_of(environment)
     if artifact is None:
         decision, judged = _by_policy(asked, rules, facts, home, tools), _POLICY_ONLY
     else:
         presentation = read_json(artifact)
         given = _proof(proof) if proof is not None else None
-        decision = _by_guard(asked, rules, facts, existing_home(home), presentation, given, tools, admit)
+        decision = _by_guard(asked, policy, facts, existing_home(home), presentation, given, tools, admit)
         judged = _ADMITTED if admit else _DRY
     stages = [stage for stage in judged if decision.allowed or stage <= decision.stage]
     document = {**decision.to_json(), "judged": stages, "dry": not admit, "admitted": admit and decision.allowed}
@@ -100,7 +100,7 @@ def check(
         leave(DENIED)
 
 
-def _read_call(name: str) -> ToolCall:
+def read_call(name: str) -> ToolCall:
     """One call. The document's form is checked here, its values are stage 0's business. Raises InvalidInput."""
     from agentguard.call import ToolCall
 
@@ -139,7 +139,7 @@ def _by_policy(call: ToolCall, policy: Policy, facts: Mapping[str, Any], home: P
 
 def _by_guard(
     call: ToolCall,
-    policy: Policy,
+    policy: Path,
     facts: Mapping[str, Any],
     home: Path,
     presentation: Any,

@@ -71,10 +71,16 @@ def _history(home: Path, recent: int) -> Look:
 
     with Index(home) as index:
         opened = next(index.records(index.latest("open", 1)), None)
+        taken_over = list(index.records(index.latest("policy", recent)))
         roots = list(index.records(index.latest("delegation", recent)))
         decisions = bool(index.latest("decision", 1))
     methods = [root["initiator"]["method"] for root in roots if root["parent"] is None and root["initiator"]]
     detail = opened.get("detail") if opened is not None else None
+    if opened is not None and isinstance(detail, dict):  # what a running guard took over since
+        reloads = [
+            note["detail"] for note in taken_over if note["detail"].get("action") == "reload" and int(note["time"]) > int(opened["time"])
+        ]
+        detail = {**detail, **(reloads[0] if reloads else {})}
     return {
         "words": "",
         "opened": {**detail, "time": opened["time"]} if opened is not None and isinstance(detail, dict) else {},
@@ -84,17 +90,18 @@ def _history(home: Path, recent: int) -> Look:
 
 
 def _policy(home: Path, given: Path | None, opened: Mapping[str, Any], there: bool) -> Look:
-    from agentguard.policy import load
+    from agentguard.cli.trust import policy_of
 
-    digest = opened.get("policy")
+    digest, bundle = opened.get("policy"), opened.get("bundle")
     known = documents(home, [digest]) if there and isinstance(digest, str) else {}
     body = known.get(str(digest))
     look: Look = {"in_force": digest, "in_force_known": body is not None, "unsafe": _unsafe_rules(body)}
     look["environment"] = isinstance(body, dict) and bool(body.get("environment"))
     if given is None:
         words = "none was in force yet; name one with --policy" if digest is None else f"in force when a guard last opened: {digest}"
+        words += f", from the bundle {printable(bundle['name'])}, version {bundle['version']}" if isinstance(bundle, dict) else ""
         return {**look, "words": words, "attention": digest is None}
-    policy = load(given)
+    policy = policy_of(home, given)
     look |= {"file": str(given), "digest": policy.digest, "warnings": list(policy.warnings), "same": policy.digest == digest}
     same = "the one in force" if look["same"] else "NOT the one in force, which is " + str(digest or "none yet")
     warned = f"; {len(policy.warnings)} warnings (`agentguard policy check`)" if policy.warnings else ""
@@ -180,12 +187,12 @@ def _keys(home: Path) -> Look:
 def _clock(home: Path) -> Look:
     import time
 
+    from agentguard.cli.log_common import log_keys
     from agentguard.environment import CLOCK_TOLERANCE_NS
-    from agentguard.keys import LocalKey
     from agentguard.log.heads import read_head, remembered
 
-    public = LocalKey.load(home / "keys" / "log.pem").public
-    heads = [head for shard in remembered(home) if (head := read_head(home, shard, public)) is not None]
+    keys = log_keys(home, None)
+    heads = [head for shard in remembered(home) if (head := read_head(home, shard, keys)) is not None]
     last = max((head.time_ns for head in heads), default=0)
     behind = last - time.time_ns()
     look = {"last_checkpoint": str(last) if heads else None, "behind_ns": max(0, behind)}
@@ -197,23 +204,23 @@ def _clock(home: Path) -> Look:
 
 def _log(home: Path, history: Look) -> Look:
     """Manifest and heads against their signatures and each other; sizes against the heads. The records themselves are not read."""
-    from agentguard.keys import LocalKey
-    from agentguard.log import log_name, read_shards
+    from agentguard.cli.log_common import log_keys
+    from agentguard.log import read_shards
     from agentguard.log.heads import read_head, remembered
     from agentguard.log.manifest import read_manifest
 
     if history.get("problem"):
         raise InvalidInput(history["problem"])
-    public = LocalKey.load(home / "keys" / "log.pem").public
-    manifest = read_manifest(home, public)
+    keys = log_keys(home, None)
+    manifest = read_manifest(home, keys)
     listed = manifest.shards if manifest is not None else ()
-    heads = {shard: head for shard in remembered(home) if (head := read_head(home, shard, public)) is not None}
+    heads = {shard: head for shard in remembered(home) if (head := read_head(home, shard, keys)) is not None}
     stray = sorted({*read_shards(home), *heads} - set(listed))
     if stray:
         raise InvalidInput(f"shard {stray[0]} is not in the manifest", hint="agentguard log verify says more")
     signed = sum(head.size for head in heads.values())
-    words = f"{log_name(public)}, {count(len(listed), 'shard')}, {count(signed, 'record')} under signed checkpoints; heads and manifest fit"
-    look = {"name": log_name(public), "shards": len(listed), "signed_records": signed}
+    words = f"{keys.name}, {count(len(listed), 'shard')}, {count(signed, 'record')} under signed checkpoints; heads and manifest fit"
+    look = {"name": keys.name, "shards": len(listed), "signed_records": signed}
     return {**look, "words": words}
 
 

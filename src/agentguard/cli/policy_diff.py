@@ -14,7 +14,7 @@ from agentguard.cli.terminal import count, result, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentguard.analysis.diff import Change
+    from agentguard.analysis.changes import Change
 
 _TITLES = {True: ("becomes allowed", "bad"), False: ("becomes denied", "good"), None: ("changes", "warn")}
 
@@ -38,7 +38,7 @@ def diff(
     from rich.progress import Progress
 
     from agentguard.analysis.diff import differences
-    from agentguard.analysis.symbolic import Search, load_z3
+    from agentguard.analysis.search import Search, load_z3
     from agentguard.policy import load
 
     load_z3()

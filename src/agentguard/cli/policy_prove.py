@@ -64,7 +64,7 @@ def prove(
     Example: `agentguard policy prove policy.yaml --never 'send_email: {to: {not: {email: {domains: [example.com]}}}}'`
     """
     from agentguard.analysis.properties import beside, load_properties
-    from agentguard.analysis.symbolic import load_z3
+    from agentguard.analysis.search import load_z3
     from agentguard.policy import load
 
     load_z3()
@@ -120,7 +120,7 @@ def _prove(policy: Any, wanted: list[Property], seconds: float) -> list[Proof]:
     from rich.progress import track
 
     from agentguard.analysis.prove import prove
-    from agentguard.analysis.symbolic import Search
+    from agentguard.analysis.search import Search
 
     console = Console(stderr=True)
     progress = track(wanted, "proving", console=console, transient=True, disable=not console.is_terminal)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentguard.cli import exits
+from agentguard.cli.approvals import app as approvals_app
 from agentguard.cli.artifact import app as artifact_app
 from agentguard.cli.check import check
 from agentguard.cli.demo import demo
@@ -81,6 +82,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(artifact_app, name="artifact")
 app.command("check")(check)
 app.add_typer(tools_app, name="tools")
+app.add_typer(approvals_app, name="approvals")
 app.command("stop")(stop)
 app.command("lineage")(lineage)
 app.add_typer(log_app, name="log")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentguard.canonical import b64url_decode, parse
+from agentguard.cli.inputs import existing_home
 from agentguard.errors import InvalidInput
 from agentguard.keys import KeyRing, LocalKey, PublicKey
 
 if TYPE_CHECKING:
     from agentguard.home import Trust
+    from agentguard.policy import Policy
 
 
 def ring_of(home: Path) -> KeyRing:
@@ -28,6 +30,15 @@ def trust_of(home: Path, file: Path | None = None) -> Trust:
     if file is not None and not file.exists():
         raise InvalidInput("cannot be read: no such file", place=str(file))
     return Trust.load(file or home / "trust.json", Anchor(issuer.uri, issuer))
+
+
+def policy_of(home: Path, file: Path) -> Policy:
+    """The policy in a file, or in a signed bundle that this home believes. Raises InvalidInput."""
+    from agentguard.bundle import read_bundle
+    from agentguard.snapshot import given_by
+
+    given = given_by(file)
+    return read_bundle(given, trust_of(existing_home(home)), place=str(file)).policy if isinstance(given, bytes) else given
 
 
 def foreign_trust(file: Path) -> Trust:

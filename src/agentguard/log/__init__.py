@@ -6,24 +6,31 @@ report = verify(home, key.public)
 """
 
 from agentguard.log.frames import Damage
+from agentguard.log.group import Done, Forsaken
 from agentguard.log.layout import Durability, log_name, origin_of
 from agentguard.log.log import Log
-from agentguard.log.reader import Entry, iter_entries, iter_records, read_record, read_shards
+from agentguard.log.reader import Entry, Lookup, iter_entries, iter_records, iter_runs, read_record, read_shards
+from agentguard.log.scan import Run
 from agentguard.log.shard import MAX_RECORD
 from agentguard.log.verify import Finding, Severity, ShardReport, VerifyReport, verify
 
 __all__ = [
     "MAX_RECORD",
     "Damage",
+    "Done",
     "Durability",
     "Entry",
     "Finding",
+    "Forsaken",
     "Log",
+    "Lookup",
+    "Run",
     "Severity",
     "ShardReport",
     "VerifyReport",
     "iter_entries",
     "iter_records",
+    "iter_runs",
     "log_name",
     "origin_of",
     "read_record",

@@ -2,11 +2,11 @@
 
     offset  size  field
     0       2     magic     ff 61. The byte ff occurs in no UTF-8 text, so no record can imitate a frame
-    2       1     kind      S segment, R record, C commit, K checkpoint, F final checkpoint
+    2       1     kind      S segment, R record, C commit, K checkpoint, F final checkpoint; in thinned segments L leaf, T end
     3       1     version   1
     4       2     length    of the payload, big-endian
     6       2     inverse   length xor ffff: a damaged length is told from a write that stopped in the middle
-    8       8     index     S: index of the segment's first record; R: of this record; C, K, F: number of records so far
+    8       8     index     S: index of the segment's first record; R, L: of this record; C, K, F, T: number of records so far
     16      n     payload
     16+n    4     crc32     of everything before it (zlib's)
     20+n    1     end       0a: a frame never ends in a zero byte, so a tail that was never written is told from damage
@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -27,12 +27,14 @@ from agentguard.errors import InvalidInput
 MAGIC: Final = b"\xffa"
 VERSION: Final = 1
 END: Final = 0x0A
-SEGMENT, RECORD, COMMIT, CHECKPOINT, FINAL = (ord(letter) for letter in "SRCKF")
-_KINDS: Final = frozenset({SEGMENT, RECORD, COMMIT, CHECKPOINT, FINAL})
+SEGMENT, RECORD, COMMIT, CHECKPOINT, FINAL, LEAF, THINNED = (ord(letter) for letter in "SRCKFLT")
+_KINDS: Final = frozenset({SEGMENT, RECORD, COMMIT, CHECKPOINT, FINAL, LEAF, THINNED})
+_BEGIN: Final = {kind: MAGIC + bytes([kind, VERSION]) for kind in _KINDS}
+_RECORD, _COMMIT = _BEGIN[RECORD], _BEGIN[COMMIT]
 
 HEAD: Final = Struct(">2sBBHHQ")
 TAIL: Final = Struct(">IB")
-_pack_head, _pack_tail = HEAD.pack, TAIL.pack
+_pack_head, _pack_tail = Struct(">4sHHQ").pack, TAIL.pack  # magic, kind and version are one constant for each kind
 OVERHEAD: Final = HEAD.size + TAIL.size
 MAX_PAYLOAD: Final = 0xFFFF
 LARGEST: Final = OVERHEAD + MAX_PAYLOAD
@@ -64,14 +66,14 @@ class Frame(NamedTuple):
     end: int
 
 
-def encode_append(first: int, records: tuple[bytes, ...], commit: bytes) -> bytes:
+def encode_append(first: int, records: Sequence[bytes], commit: bytes) -> bytes:
     """The bytes of one append: the records from index `first` on, and the commit frame that makes them count."""
     if len(records) == 1:  # nearly always: no list, and one join
         (record,) = records
         size = len(record)
-        body = _pack_head(MAGIC, RECORD, VERSION, size, size ^ MAX_PAYLOAD, first) + record
+        body = _pack_head(_RECORD, size, size ^ MAX_PAYLOAD, first) + record
         size = len(commit)
-        end = _pack_head(MAGIC, COMMIT, VERSION, size, size ^ MAX_PAYLOAD, first + 1) + commit
+        end = _pack_head(_COMMIT, size, size ^ MAX_PAYLOAD, first + 1) + commit
         return b"".join((body, _pack_tail(crc32(body), END), end, _pack_tail(crc32(end), END)))
     parts = [encode(RECORD, first + at, record) for at, record in enumerate(records)]
     return b"".join((*parts, encode(COMMIT, first + len(records), commit)))
@@ -80,7 +82,7 @@ def encode_append(first: int, records: tuple[bytes, ...], commit: bytes) -> byte
 def encode(kind: int, index: int, payload: bytes) -> bytes:
     """The frame's bytes. `payload` has at most 65,535 bytes."""
     length = len(payload)
-    body = _pack_head(MAGIC, kind, VERSION, length, length ^ MAX_PAYLOAD, index) + payload
+    body = _pack_head(_BEGIN[kind], length, length ^ MAX_PAYLOAD, index) + payload
     return body + _pack_tail(crc32(body), END)
 
 

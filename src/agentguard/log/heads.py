@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agentguard.checkpoint import Checkpoint, open_checkpoint
+from agentguard.checkpoint import Checkpoint, open_checkpoint_by
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.log.layout import head_path, is_shard_id, names_in, origin_of, read_small, replace_file
+from agentguard.log.identity import LogKeys
+from agentguard.log.layout import head_path, is_shard_id, names_in, read_small, replace_file
+from agentguard.log.manifest import keys_of
 
 _EXTENSIONS = re.compile(
     r"time (?P<time>[0-9]{19})\nmanifest (?P<version>[1-9][0-9]{0,8}) (?P<digest>[A-Za-z0-9+/]{43}=)\nstate (?P<state>open|shut)"
@@ -36,7 +38,8 @@ _READ_AGAIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A verified checkpoint of a shard. `note` is its bytes as signed; times are nanoseconds; `manifest` is (version, base64 digest)."""
+    """A verified checkpoint of a shard. `note` is its bytes as signed; times are nanoseconds; `manifest` is (version, base64 digest); `key`
+    is the one that signed it."""
 
     note: bytes
     size: int
@@ -44,6 +47,7 @@ class Head:
     time_ns: int
     manifest: tuple[int, str]
     final: bool
+    key: PublicKey
 
 
 def compose(origin: str, size: int, root: bytes, *, time_ns: int, manifest: tuple[int, str], final: bool) -> Checkpoint:
@@ -52,9 +56,9 @@ def compose(origin: str, size: int, root: bytes, *, time_ns: int, manifest: tupl
     return Checkpoint(origin, size, root, (f"time {time_ns:019d}", f"manifest {version} {digest}", "state shut" if final else "state open"))
 
 
-def open_head(note: bytes, public: PublicKey, origin: str) -> Head:
-    """Verify a shard's checkpoint. Raises InvalidInput."""
-    checkpoint = open_checkpoint(note, public, origin)
+def open_head(note: bytes, keys: LogKeys, shard: str) -> Head:
+    """Verify a shard's checkpoint, which one of the log's keys signed. Raises InvalidInput."""
+    checkpoint, key = open_checkpoint_by(note, keys.keys, keys.origin(shard))
     match = _EXTENSIONS.fullmatch("\n".join(checkpoint.extensions))
     if match is None:
         raise InvalidInput("the checkpoint's extension lines are not time, manifest and state")
@@ -65,22 +69,23 @@ def open_head(note: bytes, public: PublicKey, origin: str) -> Head:
         int(match["time"]),
         (int(match["version"]), match["digest"]),
         match["state"] == "shut",
+        key,
     )
 
 
-def read_head(home: Path, shard: str, public: PublicKey) -> Head | None:
+def read_head(home: Path, shard: str, key: PublicKey | LogKeys) -> Head | None:
     """The remembered head of a shard, or None if there is none. Raises InvalidInput if it is damaged or signed by another key.
 
     A live writer overwrites the file in place, so a reader may meet it half written, and looks again before it complains.
     """
-    path = head_path(home, shard)
+    path, keys = head_path(home, shard), keys_of(home, key)
     problem, before = "", None
     for _ in range(_READ_AGAIN):
         note = read_small(path)
         if note is None:
             return None
         try:
-            return open_head(note, public, origin_of(public, shard))
+            return open_head(note, keys, shard)
         except InvalidInput as error:
             problem = error.message
             if note == before:

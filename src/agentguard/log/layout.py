@@ -4,9 +4,10 @@
     HOME/log/manifest.lock               held while a shard is added
     HOME/log/<shard>/lock                held (flock) by the shard's one writer
     HOME/log/<shard>/<first index>.seg   segments: 20 decimal digits
+    HOME/log/<shard>/<first index>.thin  what is left of one after its time (thin.py)
     HOME/heads/<shard>                   the shard's last signed checkpoint, remembered outside of it (heads.py)
 
-Directories are 0700, files 0600.
+Directories are 0700, files 0600, segments that were sealed 0400.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,7 +29,8 @@ from agentguard.keys import PublicKey
 Durability = Literal["fsync", "process"]
 
 _SHARD = re.compile(r"[0-9a-f]{16}")
-_SEGMENT = re.compile(r"([0-9]{20})\.seg")
+_SEGMENT = re.compile(r"([0-9]{20})\.(seg|thin)")
+_CLAIM = re.compile(r"(?P<pid>[1-9][0-9]{0,9}) (?P<started>[0-9]+) (?P<boot>[0-9a-f-]{36}) (?P<inode>[0-9]+)\n")
 #: Where the system has no fdatasync, fsync does the same and a little more.
 datasync: Final = getattr(os, "fdatasync", os.fsync)
 
@@ -69,6 +71,16 @@ def segment_name(first: int) -> str:
     return f"{first:020d}.seg"
 
 
+def thinned_path(segment: Path) -> Path:
+    """Where the thinned form of a segment stands (thin.py)."""
+    return segment.with_suffix(".thin")
+
+
+def is_segment_name(text: str) -> bool:
+    """Whether `text` could name a segment's file."""
+    return _SEGMENT.fullmatch(text) is not None
+
+
 def names_in(directory: Path) -> list[str]:
     """Sorted names in a directory; a missing one has none. Raises InvalidInput if it cannot be read."""
     try:
@@ -80,9 +92,14 @@ def names_in(directory: Path) -> list[str]:
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
-    """(first index, path) of every segment in a shard's directory, in order. A missing directory has none."""
-    matches = [(name, _SEGMENT.fullmatch(name)) for name in names_in(directory)]
-    return [(int(match[1]), directory / name) for name, match in matches if match is not None]
+    """(first index, path) of every segment in a shard's directory, in order; of a segment and its thinned form the segment. A missing
+    directory has none."""
+    found: dict[int, Path] = {}
+    for name in names_in(directory):  # sorted, so `.seg` comes before `.thin`
+        match = _SEGMENT.fullmatch(name)
+        if match is not None:
+            found.setdefault(int(match[1]), directory / name)
+    return list(found.items())
 
 
 def shard_directories(home: Path) -> list[str]:
@@ -118,10 +135,10 @@ def write_all(descriptor: int, data: bytes) -> None:
         written += more
 
 
-def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+def replace_file(path: Path, data: bytes, *, sync: bool = True, mode: int = 0o600) -> None:
     """Put a file in place whole or not at all: temporary file, fsync, rename, fsync of the directory. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(descriptor, data)
@@ -137,15 +154,68 @@ def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
         sync_directory(path.parent)
 
 
+def seal_segment(path: Path) -> None:
+    """Take the right to write from a segment that is finished, against accidents; no check relies on it."""
+    with suppress(OSError):  # some file systems know no such right
+        os.chmod(path, 0o400)
+
+
 def try_lock(path: Path) -> int | None:
-    """Take the lock file at `path` without waiting: its descriptor, or None if somebody holds it. Closing the descriptor gives it up."""
+    """Take the lock file at `path` without waiting: its descriptor, or None if somebody holds it. Closing the descriptor gives it up.
+
+    A file system may grant a lock that somebody holds (some that are shared over a network do), so the claim in the file counts too.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _holder_lives(descriptor):
+            raise BlockingIOError
     except BlockingIOError:
         os.close(descriptor)
         return None
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def claim(descriptor: int) -> None:
+    """Write into a lock file who holds it: pid, when that process started (ticks since boot), which boot, and the file's inode, so that a
+    copy of the file claims nothing. Raises OSError."""
+    line = f"{os.getpid()} {_started(os.getpid())} {_boot()} {os.fstat(descriptor).st_ino}\n"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, line.encode(), 0)
+
+
+def disclaim(descriptor: int) -> None:
+    """Empty a lock file that we hold, before giving it up."""
+    with suppress(OSError):  # the claim of a process that is gone counts for nothing
+        os.ftruncate(descriptor, 0)
+
+
+def _holder_lives(descriptor: int) -> bool:
+    """Whether the process that claimed a lock file runs still: same boot, same pid, started at the same tick."""
+    match = _CLAIM.fullmatch(os.pread(descriptor, 256, 0).decode("ascii", "replace"))
+    if match is None or int(match["inode"]) != os.fstat(descriptor).st_ino:
+        return False
+    return match["boot"] == _boot() and match["started"] == _started(int(match["pid"]))
+
+
+def _boot() -> str:
+    """The kernel's name for the time since it started; empty where it has none, and then no claim counts."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; empty if it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if len(fields) < 20 or fields[0] in (b"Z", b"X") else fields[19].decode("ascii", "replace")
 
 
 @contextmanager

@@ -15,9 +15,11 @@ from typing import Final, Self
 
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.keys import Signer
+from agentguard.log.group import LONGEST_QUEUE, PATIENCE, Done, Forsaken
 from agentguard.log.heads import read_head, remembered
 from agentguard.log.layout import (
     Durability,
+    disclaim,
     head_path,
     hold_lock,
     log_directory,
@@ -29,7 +31,7 @@ from agentguard.log.layout import (
     sync_directory,
     try_lock,
 )
-from agentguard.log.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from agentguard.log.manifest import Manifest, keys_of, manifest_path, read_manifest, write_manifest
 from agentguard.log.reader import iter_entries
 from agentguard.log.recovery import recover
 from agentguard.log.shard import ShardWriter
@@ -38,7 +40,8 @@ SEGMENT_BYTES: Final = 64 << 20
 
 
 class _Steady:
-    """The clock, never behind the latest checkpoint of the home: else the next opening would find a clock that went back in order."""
+    """The clock, never behind itself or the latest checkpoint of the home: else the next opening would find a clock that went back in
+    order."""
 
     __slots__ = ("_clock", "floor")
 
@@ -47,7 +50,8 @@ class _Steady:
         self.floor = 0
 
     def __call__(self) -> int:
-        return max(self._clock(), self.floor)
+        now = self.floor = max(self._clock(), self.floor)  # two threads may see the same time
+        return now
 
 
 class Log:
@@ -58,11 +62,20 @@ class Log:
     checkpoint too, but correctness does not rest on that.
     """
 
-    def __init__(self, home: Path, signer: Signer, durability: Durability, segment_bytes: int, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        signer: Signer,
+        durability: Durability,
+        segment_bytes: int,
+        clock: Callable[[], int],
+        longest_queue: int,
+        patience: float,
+    ) -> None:
         self.home = home
         self.durability: Durability = durability
         self._signer = signer
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._longest_queue, self._patience = segment_bytes, longest_queue, patience
         self._clock = _Steady(clock)
         #: The latest time in any remembered checkpoint of this home when it was opened, in nanoseconds; 0 if there was none.
         self.last_time_ns = 0
@@ -78,15 +91,22 @@ class Log:
         durability: Durability = "fsync",
         segment_bytes: int = SEGMENT_BYTES,
         clock: Callable[[], int] = time.time_ns,
+        longest_queue: int = LONGEST_QUEUE,
+        patience: float = PATIENCE,
     ) -> Log:
         """Take an idle shard of `home` (and recover it) or add one.
 
-        `signer` is the log key; every process on a home uses the same. `clock` gives nanoseconds since 1970. Raises InvalidInput if the
-        log was damaged, cut or rolled back, EvidenceUnavailable if the disk refuses.
+        signer         the log key; every process on a home uses the same
+        segment_bytes  a segment that has reached this size is sealed, and the next one started
+        clock          nanoseconds since 1970
+        longest_queue  at most so many appends wait for the disk in `fsync` durability; one more is refused
+        patience       seconds that each may wait
+
+        Raises InvalidInput if the log was damaged, cut or rolled back, EvidenceUnavailable if the disk refuses.
         """
         if durability not in ("fsync", "process"):
             raise InvalidInput(f"durability is 'fsync' or 'process', found {durability!r:.40}")
-        return cls(Path(home), signer, durability, segment_bytes, clock)
+        return cls(Path(home), signer, durability, segment_bytes, clock, longest_queue, patience)
 
     @property
     def shard(self) -> str:
@@ -112,25 +132,44 @@ class Log:
         """Sign the wall clock's time again though it is behind `last_time_ns`: an operator vouches for it."""
         self._clock.floor = 0
 
-    def append(self, *records: bytes) -> int:
+    @property
+    def blocking(self) -> bool:
+        """Whether an append waits for the disk, so that an event loop must not call it: `append_async` is for that."""
+        return self._current().blocking
+
+    def append(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> int:
         """Make records (1 to 65,535 bytes each) durable together and give the index of the first.
 
-        Raises EvidenceUnavailable if that failed, and from then on until the log is opened anew; InvalidInput for a record it cannot hold.
+        bounded   whether it is refused when too many wait for the disk or for too long. False for what happened already, which has to be
+                  recorded whatever it takes; then a cancellation waits, too
+        forsaken  is told what became of records whose caller gave up, by a deadline, a cancellation or an interrupt: True, they are
+                  durable after all; False, they were never written. Perhaps twice, in any thread; it must not wait for the log
+
+        Raises EvidenceUnavailable if that failed, and from then on until the log is opened anew; LogBusy if only these found no room;
+        InvalidInput for a record it cannot hold.
         """
         writer = self._writer
         if os.getpid() != writer.pid:
             writer = self._after_fork()
-        return writer.append(records)
+        return writer.append(records, bounded, forsaken)
+
+    async def append_async(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> int:
+        """The same for a coroutine of asyncio: where an append waits for the disk, its event loop does not."""
+        return await self._current().append_async(records, bounded, forsaken)
+
+    def submit(self, *records: bytes, done: Done) -> None:
+        """Have records made durable without waiting. `done` is told the index of the first, or in words why they will not be.
+
+        It may be called in any thread, and must not wait for the log.
+        """
+        self._current().submit(records, done)
 
     def checkpoint(self) -> bytes:
         """Sign, make durable and remember the shard's tree head now: a C2SP checkpoint. Raises EvidenceUnavailable."""
-        writer = self._writer
-        if os.getpid() != writer.pid:
-            writer = self._after_fork()
-        return writer.checkpoint()
+        return self._current().checkpoint()
 
     def poison(self, why: str) -> None:
-        """Refuse every append from here on: something outside knows that this log cannot be complete."""
+        """Refuse every append from here on: something outside knows that this log cannot be complete. Waits for nothing."""
         self._writer.poison(why)
 
     def records(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -153,13 +192,20 @@ class Log:
         if writer is not None:
             writer.abandon()
 
+    def _current(self) -> ShardWriter:
+        """The writer of this process."""
+        return self._writer if self._writer.pid == os.getpid() else self._after_fork()
+
     def _after_fork(self) -> ShardWriter:
         """The parent keeps its shard; this process takes another, and only closes its copies of the parent's descriptors."""
         with _reopening:
             writer = self._writer
             if writer.pid != os.getpid():
+                why = writer.poisoned
                 writer.close()
                 writer = self._writer = self._take_shard()
+                if why is not None:
+                    writer.poison(why)
             return writer
 
     def _take_shard(self) -> ShardWriter:
@@ -184,10 +230,10 @@ class Log:
         What the manifest promises is written after it (and checked against what was read before it), so a shard that is being added by
         another process at this moment is no contradiction.
         """
-        public = self._signer.public
+        keys = keys_of(self.home, self._signer.public)
         found = [shard for shard in shard_directories(self.home) if segments(shard_directory(self.home, shard))]
-        known = {shard: head for shard in remembered(self.home) if (head := read_head(self.home, shard, public)) is not None}
-        manifest = read_manifest(self.home, public)
+        known = {shard: head for shard in remembered(self.home) if (head := read_head(self.home, shard, keys)) is not None}
+        manifest = read_manifest(self.home, keys)
         listed = manifest.shards if manifest else ()
         place = str(manifest_path(self.home))
         for shard in sorted({*found, *known}.difference(listed)):
@@ -225,7 +271,7 @@ class Log:
             if lock is None:
                 raise OSError(errno.EAGAIN, "the new shard's lock is taken", str(directory))
             sync_directory(log_directory(self.home))
-            manifest = write_manifest(self.home, (*listed, shard), self._signer)
+            manifest = write_manifest(self.home, (*listed, shard), self._signer, manifest.keys if manifest else None)
         return self._writer_of(shard, lock, manifest)
 
     def _writer_of(self, shard: str, lock: int, manifest: Manifest) -> ShardWriter:
@@ -242,9 +288,12 @@ class Log:
                 durability=self.durability,
                 segment_bytes=self._segment_bytes,
                 clock=self._clock,
+                longest_queue=self._longest_queue,
+                patience=self._patience,
             )
         finally:
             if writer is None:
+                disclaim(lock)
                 os.close(lock)
         return writer
 

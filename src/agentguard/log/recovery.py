@@ -13,8 +13,11 @@ from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
 from agentguard.log.frames import Damage
 from agentguard.log.heads import Head, open_head, read_head
-from agentguard.log.layout import head_path, origin_of, segments, shard_directory
-from agentguard.log.scan import Batch, SegmentHead, check_segment_head, opened, read_segment_head, scan
+from agentguard.log.identity import LogKeys
+from agentguard.log.layout import head_path, segments, shard_directory
+from agentguard.log.manifest import keys_of
+from agentguard.log.scan import SegmentHead, check_segment_head, opened, read_segment_head, scan
+from agentguard.log.thin import whole_length
 from agentguard.merkle import EMPTY_ROOT, Frontier, fold
 
 _INQUIRE = "keep a copy of the home for inquiry; `agentguard log verify` lists what is missing"
@@ -26,9 +29,11 @@ class Recovered:
 
     `seal` is that of the last commit. `segment` is the file to append to and `end` the byte where the next append belongs; `dropped` bytes
     stand behind it. `unborn` is a segment file whose first frame was never finished. `final`: the last writer closed properly and nothing
-    came after. No segment at all: a new shard.
+    came after. No segment at all: a new shard. `origin` is that of its checkpoints, `key` the one that signed the last of them.
     """
 
+    origin: str
+    key: PublicKey
     frontier: Frontier
     seal: bytes
     segment: Path | None
@@ -39,19 +44,21 @@ class Recovered:
     head: Head | None
 
 
-def recover(home: Path, shard: str, public: PublicKey) -> Recovered:
+def recover(home: Path, shard: str, key: PublicKey | LogKeys) -> Recovered:
     """Read the shard's last segment and compare it with the remembered head. Changes nothing. Raises InvalidInput."""
-    head = read_head(home, shard, public)
+    keys = keys_of(home, key)
+    head = read_head(home, shard, keys)
     files = segments(shard_directory(home, shard))
     if head is None and files:
         raise InvalidInput(f"shard {shard} has records, but no remembered head", place=str(head_path(home, shard)), hint=_INQUIRE)
     heads, unborn = _segment_heads(files, shard)
     if not heads:
-        found = Recovered(Frontier(), b"", None, 0, 0, unborn, False, head)
+        signer = head.key if head is not None else keys.current
+        found = Recovered(keys.origin(shard), signer, Frontier(), b"", None, 0, 0, unborn, False, head)
         seen = None
     else:
         path, last = heads[-1]
-        found, seen = _last_segment(path, last, unborn, head, origin_of(public, shard), public)
+        found, seen = _last_segment(path, last, unborn, head, keys, shard)
     _compare(found, seen, head, heads[-1][1] if heads else None, shard, str(head_path(home, shard)))
     return found
 
@@ -70,25 +77,24 @@ def _segment_heads(files: list[tuple[int, Path]], shard: str) -> tuple[list[tupl
                 raise
         check_segment_head(head, path, shard=shard, first=first if position else 0, previous=previous)
         heads.append((path, head))
-        previous = path.stat().st_size
+        previous = whole_length(path)
     return heads, None
 
 
 def _last_segment(
-    path: Path, start: SegmentHead, unborn: Path | None, head: Head | None, origin: str, public: PublicKey
+    path: Path, start: SegmentHead, unborn: Path | None, head: Head | None, keys: LogKeys, shard: str
 ) -> tuple[Recovered, bool]:
     """Scan the last segment; also whether the remembered head's checkpoint stands in it."""
     frontier = Frontier(start.first, start.peaks)
     seal = frontier.seal()
     end, final, seen = start.end, False, False
     signed: tuple[bytes, int, bytes, int] | None = None
+    signer = head.key if head is not None else keys.current
     stop = path.stat().st_size
     with opened(path) as descriptor:
         try:
             for event in scan(descriptor, path, start.end, stop, start.first, frontier):
-                end = event.end
-                final = not isinstance(event, Batch) and event.final
-                seal = event.seal if isinstance(event, Batch) else seal
+                end, final, seal = event.end, event.final, event.seal
                 if event.note:
                     signed = event.note, frontier.size, frontier.root(), event.offset
                     seen = seen or (head is not None and event.note == head.note)
@@ -98,14 +104,15 @@ def _last_segment(
     if signed is not None:
         note, size, root, offset = signed
         try:
-            last = open_head(note, public, origin)
+            last = open_head(note, keys, shard)
         except InvalidInput as error:
             raise Damage(f"the checkpoint cannot be believed: {error.message}", path=str(path), offset=offset) from None
         if (last.size, last.root) != (size, root):
             raise Damage(
                 f"the checkpoint signs {last.size} records, but stands after {size} or has another root", path=str(path), offset=offset
             )
-    return Recovered(frontier, seal, path, end, stop - end, unborn, final, head), seen
+        signer = last.key
+    return Recovered(keys.origin(shard), signer, frontier, seal, path, end, stop - end, unborn, final, head), seen
 
 
 def _compare(found: Recovered, seen: bool | None, head: Head | None, last: SegmentHead | None, shard: str, place: str) -> None:

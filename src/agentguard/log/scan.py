@@ -9,38 +9,47 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from agentguard.log import frames
-from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, RECORD, SEGMENT, Damage, Frame
+from agentguard.log.frames import CHECKPOINT, COMMIT, END, FINAL, HEAD, MAGIC, MAX_PAYLOAD, RECORD, SEGMENT, TAIL, VERSION, Damage, Frame
 from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
 
 _SEGMENT_HEAD: Final = Struct(">8sQ")
+_CHUNK: Final = 1 << 17  # what is made of a chunk stays in the processor's cache
 
 
-class Batch(NamedTuple):
-    """One acknowledged append.
+def _word(kind: int) -> int:
+    """Magic, kind and version of a frame as one number, which is compared at once."""
+    return int.from_bytes(HEAD.pack(MAGIC, kind, VERSION, 0, 0, 0)[:4], "big")
 
-    `records`: (file offset of the record's frame, record). `note`: the checkpoint in the commit frame, or empty. `offset` and `end` are
-    those of the commit frame, `seal` is its seal.
+
+_RECORD_WORD, _COMMIT_WORD, _FINAL_WORD = _word(RECORD), _word(COMMIT), _word(FINAL)
+_CHECKPOINT_WORDS: Final = frozenset({_word(CHECKPOINT), _FINAL_WORD})
+_HEAD: Final = Struct(">IHHQ").unpack_from
+#: The end of one frame and the beginning of the next, read in one step; the padding is what follows the last.
+_TAIL_AND_HEAD: Final = Struct(">IBIHHQ").unpack_from
+_HEAD_SIZE, _TAIL_SIZE, _PADDING = HEAD.size, TAIL.size, bytes(HEAD.size)
+
+
+class Run(NamedTuple):
+    """Acknowledged appends, one after the other, and the checkpoint that they end with, if they do.
+
+    `records`: the first of them has index `first`. `offsets`: where in the file each one's frame begins. `seal`: that of the last commit
+    so far. `note`: the signed checkpoint, or empty; `final`: its writer closed after it; `offset`: where its frame begins. `end`: the byte
+    after the run.
     """
 
     first: int
-    records: list[tuple[int, bytes]]
+    records: list[bytes]
+    offsets: list[int]
     seal: bytes
-    note: bytes
-    offset: int
-    end: int
-
-
-class Signed(NamedTuple):
-    """A checkpoint frame. `final`: the writer closed after it."""
-
     note: bytes
     final: bool
     offset: int
@@ -100,7 +109,7 @@ def check_segment_head(
     problem = ""
     if head.shard != shard:
         problem = f"the segment belongs to shard {head.shard}, not to {shard}"
-    elif head.first != first or path.name != f"{first:020d}.seg":
+    elif head.first != first or path.stem != f"{first:020d}":
         problem = f"the segment starts at record {head.first}, expected is {first}"
     elif head.previous != previous:
         problem = f"the segment before had {head.previous} bytes when this one was started, and has {previous} now"
@@ -110,48 +119,121 @@ def check_segment_head(
         raise Damage(problem, path=str(path), offset=0)
 
 
-def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontier: Frontier | None = None) -> Iterator[Batch | Signed]:
-    """The commits and checkpoints of a segment, in order, from byte `start`, where record `first` comes next.
+def scan(descriptor: int, path: Path, start: int, stop: int, first: int, frontier: Frontier | None = None) -> Iterator[Run]:
+    """The committed records and the checkpoints of a segment, in order, from byte `start`, where record `first` comes next.
 
-    With a frontier every seal is computed and compared, and the frontier is advanced commit by commit. Raises Damage where the bytes stop
-    being a log; it is torn if everything before `stop` that is not yielded belongs to one append that never finished.
+    With a frontier every seal is computed and compared, and the frontier is advanced run by run. Raises Damage where the bytes stop being a
+    log; it is torn if everything before `stop` that is not yielded belongs to one append that never finished.
     """
     name = str(path)
-    size = first
+    good, size = start, first
     seal = frontier.seal() if frontier is not None else b""
-    pending: list[tuple[int, bytes]] = []
-    good = start
-    try:
-        for kind, index, payload, offset, end in frames.read_frames(descriptor, name, start, stop):
-            if kind == RECORD:
-                if index != size + len(pending) or not payload:
-                    raise Damage(f"record {index} stands where record {size + len(pending)} belongs", path=name, offset=offset)
-                pending.append((offset, payload))
-            elif kind == COMMIT:
-                if not pending or index != size + len(pending) or len(payload) < HASH_SIZE:
-                    raise Damage(f"a commit of {index} records stands after {size + len(pending)}", path=name, offset=offset)
+    room = _CHUNK
+    while good < stop:
+        begin = good
+        data = _read(descriptor, name, begin, min(room, stop - begin))
+        good, size, seal, halt = yield from _runs(data, begin, size, seal, frontier)
+        if halt.bad or (good < stop and begin + len(data) == stop):
+            raise _damage(descriptor, name, good, size, halt, stop)
+        room = _CHUNK if good > begin else 2 * room  # an append that is larger than a chunk is read whole
+
+
+class _Halt(NamedTuple):
+    """At which byte of the file `_runs` stopped, behind how many intact records without a commit, and whether a bad frame is there."""
+
+    offset: int
+    pending: int
+    bad: bool
+
+
+def _runs(data: bytes, base: int, size: int, seal: bytes, frontier: Frontier | None) -> Generator[Run, None, tuple[int, int, bytes, _Halt]]:
+    """The runs in `data`, which stands at byte `base` of the file and begins an append. Returns where the last commit ended (byte, number
+    of records, seal), and where reading stopped.
+
+    How long it takes to verify a log is decided here, by what is done for each of a record's two frames. So the loop only knows what is
+    right; what is wrong with a frame, `_damage` finds out.
+    """
+    limit = len(data)
+    data += _PADDING
+    at = good = 0
+    first = committed = number = size
+    records: list[bytes] = []
+    offsets: list[int] = []
+    leaves: list[bytes] = []
+    last_seal, bad = seal, True
+    word, length, inverse, index = _HEAD(data)
+    while (end := (body := at + _HEAD_SIZE) + length) + _TAIL_SIZE <= limit:
+        crc, newline, next_word, next_length, next_inverse, next_index = _TAIL_AND_HEAD(data, end)
+        if crc32(data[at:end]) != crc or newline != END or length ^ inverse != MAX_PAYLOAD:
+            break
+        after = end + _TAIL_SIZE
+        if word == _RECORD_WORD:
+            if index != number or not length:
+                break
+            record = data[body:end]
+            records.append(record)
+            offsets.append(base + at)
+            number += 1
+            if frontier is not None:
+                leaves.append(leaf := leaf_hash(record))
+                seal = next_seal(seal, leaf)
+        else:
+            note = body
+            if word == _COMMIT_WORD:
+                note += HASH_SIZE
+                found = data[body:note]
+                if index != number or number == committed or note > end or (frontier is not None and found != seal):
+                    break
+                committed, good, seal, last_seal = number, after, found, found
+            elif word not in _CHECKPOINT_WORDS or index != number or number != committed or not length:
+                break
+            if note < end:
                 if frontier is not None:
-                    for _, record in pending:
-                        leaf = leaf_hash(record)
-                        frontier.append(leaf)
-                        seal = next_seal(seal, leaf)
-                    if seal != payload[:HASH_SIZE]:
-                        raise Damage("the commit does not seal its records and all before them", path=name, offset=offset)
-                yield Batch(size, pending, payload[:HASH_SIZE], payload[HASH_SIZE:], offset, end)
-                size, pending, good = index, [], end
-            elif kind in (CHECKPOINT, FINAL):
-                if pending or index != size or not payload:
-                    raise Damage(f"a checkpoint of {index} records stands after {size + len(pending)}", path=name, offset=offset)
-                yield Signed(payload, kind == FINAL, offset, end)
-                good = end
-            else:
-                raise Damage("a second segment starts inside the file", path=name, offset=offset)
+                    frontier.extend(leaves)
+                yield Run(first, records, offsets, seal, data[note:end], word == _FINAL_WORD, base + at, base + after)
+                first, good, records, offsets, leaves = number, after, [], [], []
+        at, word, length, inverse, index = after, next_word, next_length, next_inverse, next_index
+    else:
+        bad = False
+    count = committed - first
+    if count:
+        if frontier is not None:
+            frontier.extend(leaves[:count])
+        yield Run(first, records[:count], offsets[:count], last_seal, b"", False, base + good, base + good)
+    return base + good, committed, last_seal, _Halt(base + at, number - committed, bad)
+
+
+def _read(descriptor: int, name: str, offset: int, length: int) -> bytes:
+    """Exactly these bytes. The file is read, never mapped: a mapped file that somebody shortens kills the process. Raises Damage."""
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            raise Damage("the file became shorter while it was read", path=name, offset=offset + len(data))
+        data += more
+    return data
+
+
+def _damage(descriptor: int, name: str, good: int, size: int, halt: _Halt, stop: int) -> Damage:
+    """What is wrong behind the last commit, which ended at byte `good` with `size` records: at `halt`, or with what ends there."""
+    unfinished = Damage("records without a commit", path=name, offset=good, torn=True)
+    if halt.offset == stop:
+        return unfinished
+    try:
+        _, _, payload, offset, _ = frame = next(frames.read_frames(descriptor, name, halt.offset, stop))
     except Damage as damage:
-        if damage.torn and pending:
-            raise Damage("records without a commit", path=name, offset=good, torn=True) from damage
-        raise
-    if pending:
-        raise Damage("records without a commit", path=name, offset=good, torn=True)
+        return unfinished if damage.torn and halt.pending else damage
+    expected = size + halt.pending
+    if frame.kind == RECORD:
+        problem = f"record {frame.number} stands where record {expected} belongs"
+    elif frame.kind == COMMIT and halt.pending and frame.number == expected and len(payload) >= HASH_SIZE:
+        problem = "the commit does not seal its records and all before them"
+    elif frame.kind == SEGMENT:
+        problem = "a second segment starts inside the file"
+    else:
+        what = "commit" if frame.kind == COMMIT else "checkpoint"
+        problem = f"a {what} of {frame.number} records stands after {expected}"
+    return Damage(problem, path=name, offset=offset)
 
 
 def frame_at(descriptor: int, path: Path, offset: int, stop: int) -> Frame:

@@ -17,42 +17,49 @@ consistent older copy of everything, heads and manifest included: for that someb
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from agentguard.cosignature import WitnessKey
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
 from agentguard.log.frames import Damage
+from agentguard.log.handover import Succession, read_handover
 from agentguard.log.heads import Head, open_head, read_head, remembered
+from agentguard.log.identity import LogKeys
 from agentguard.log.layout import (
     head_path,
     is_live,
     log_directory,
     names_in,
-    origin_of,
     read_small,
     segments,
     shard_directories,
     shard_directory,
 )
-from agentguard.log.manifest import Manifest, manifest_path, read_manifest
+from agentguard.log.manifest import Manifest, claimed_keys, manifest_path, read_manifest
+from agentguard.log.memory import Memory
 from agentguard.log.reader import iter_entries
 from agentguard.log.records import Audit, Place
-from agentguard.log.scan import Batch, Signed, check_segment_head, opened, read_segment_head, scan
+from agentguard.log.removals import Removals
+from agentguard.log.scan import Run, check_segment_head, opened, read_segment_head
+from agentguard.log.thin import is_thinned, read_runs, whole_length
 from agentguard.merkle import EMPTY_ROOT, Frontier
 
 Severity = Literal["error", "warning"]
+#: Told how many bytes were read, and of how many.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is not as it should be. An `error` means that evidence was damaged, lost or rewritten.
 
-    kind     damage cut rollback head manifest shard signature record duplicate (errors; a shard that was never begun is a warning);
-             tail unsigned unknown orphan clock behind foreign (warnings)
+    kind     damage cut rollback head manifest shard signature record duplicate retention (errors; a shard that was never begun is a
+             warning); tail unsigned unknown orphan clock behind foreign removed (warnings)
     file     the file it is about; `offset` is the byte in it, or None if it is about the whole file
     """
 
@@ -102,9 +109,23 @@ class VerifyReport:
         }
 
 
-def verify(home: str | Path, key: PublicKey) -> VerifyReport:
-    """Check the whole log of a home against the log's public key. Raises InvalidInput only if there is no log there at all."""
-    return _Verifier(Path(home), key).run()
+def verify(
+    home: str | Path,
+    key: PublicKey | LogKeys,
+    *,
+    since: Mapping[str, bytes] | None = None,
+    witnesses: Sequence[WitnessKey] = (),
+    progress: Progress = lambda done, of: None,
+) -> VerifyReport:
+    """Check the whole log of a home against the log's public key.
+
+    since      file -> its bytes: checkpoints that somebody remembers, which the log must have grown from
+    witnesses  each must have cosigned every shard, and no less of it than was submitted
+    progress   told how many bytes were read, and of how many
+
+    Raises InvalidInput only if there is no log there at all, or if what is remembered was not signed by this log.
+    """
+    return _Verifier(Path(home), key, since or {}, witnesses, progress).run()
 
 
 @dataclass(slots=True)
@@ -117,27 +138,44 @@ class _Walk:
     found: int | None = None  # which checkpoint the remembered head is; 0 is the one from before the first record
     closed: int = 0  # the last final checkpoint
     intact: bool = True
+    key: PublicKey | None = None  # the key in force
 
 
 class _Verifier:
-    def __init__(self, home: Path, key: PublicKey) -> None:
+    def __init__(
+        self, home: Path, key: PublicKey | LogKeys, since: Mapping[str, bytes], witnesses: Sequence[WitnessKey], progress: Progress
+    ) -> None:
         self._home = home
-        self._key = key
+        self._progress, self._read, self._of = progress, 0, 0
+        self._keys = claimed_keys(home, key)
+        self._succession = Succession(self._keys)
+        self._memory = Memory(self._keys, self._error)
+        self._since, self._witnesses = since, witnesses
         self._findings: list[Finding] = []
         self._heads: dict[str, Head] = {}
         self._manifest: Manifest | None = None
         self._audit = Audit(self._about_record)
+        self._removals = Removals(self._error, self._warn)
 
     def run(self) -> VerifyReport:
         if not os.path.isdir(log_directory(self._home)) and not remembered(self._home):
             raise InvalidInput(
                 "there is no log here", place=str(self._home), hint="give the directory that was passed to the guard as home"
             )
+        for file, data in self._since.items():
+            self._memory.remember(data, file)
         listed = self._listings()
-        reports = []
-        for shard in listed:
-            report = self._shard(shard)
-            reports.append(report)
+        for witness in self._witnesses:
+            self._memory.remember_witness(self._home, listed, witness)
+        files = [path for shard in listed for _, path in segments(shard_directory(self._home, shard))]
+        self._of = sum(path.lstat().st_size for path in files)
+        reports = [self._shard(shard) for shard in listed]
+        self._memory.finish({report.shard: report.size for report in reports})
+        for missing in self._succession.unproven():
+            message = f"the manifest lists the key {missing.thumbprint()}, but no record in the log hands over to it"
+            self._error("key", message, manifest_path(self._home))
+        self._removals.finish()
+        self._audit.forgetful = self._removals.any
         self._audit.finish(lambda: self._records_again(listed))
         return VerifyReport(tuple(self._findings), tuple(reports))
 
@@ -157,7 +195,7 @@ class _Verifier:
         names = remembered(self._home)
         for shard in names:
             try:
-                head = read_head(self._home, shard, self._key)
+                head = read_head(self._home, shard, self._keys)
             except InvalidInput as error:
                 self._error("head", error.message, head_path(self._home, shard))
             else:
@@ -166,7 +204,7 @@ class _Verifier:
         written = [shard for shard in shard_directories(self._home) if segments(shard_directory(self._home, shard))]
         place = manifest_path(self._home)
         try:
-            self._manifest = read_manifest(self._home, self._key)
+            self._manifest = read_manifest(self._home, self._keys)
             if self._manifest is None and (names or written):
                 self._error("manifest", "the manifest of shards is missing", place)
         except InvalidInput as error:
@@ -203,6 +241,8 @@ class _Verifier:
                 with opened(path) as descriptor:
                     stop = os.fstat(descriptor).st_size
                     self._segment(shard, path, descriptor, stop, previous, walk, head)
+                    self._read += stop
+                    previous = whole_length(path) if is_thinned(path) else stop
             except Damage as damage:
                 if not damage.torn or position < len(files) - 1:
                     self._error("damage", damage.message, path, damage.offset)
@@ -212,13 +252,17 @@ class _Verifier:
                 if not live:
                     message = f"{stop - damage.offset} unacknowledged bytes at the end will be dropped when the shard is opened next"
                     self._warn("tail", message, path, damage.offset)
-            previous = stop
+        self._removals.end()
         if walk.intact:
             self._against_head(shard, directory, walk, head, bool(files), live)
+            last = walk.key or (head.key if head is not None else None)
+            if last is not None and last != self._keys.current:
+                message = f"shard {shard} ends under a log key that was replaced: its rotation was not finished, or it was rolled back"
+                self._error("key", message, directory)
         for name in set(names_in(directory)).difference({"lock"}, (path.name for _, path in segments(directory))):
             self._warn("foreign", "this file does not belong to the log", directory / name)
         root = walk.frontier.root().hex()
-        return ShardReport(shard, origin_of(self._key, shard), walk.frontier.size, root, walk.checkpoints, live)
+        return ShardReport(shard, self._keys.origin(shard), walk.frontier.size, root, walk.checkpoints, live)
 
     def _segment(self, shard: str, path: Path, descriptor: int, stop: int, previous: int, walk: _Walk, head: Head | None) -> None:
         """Read one segment to its end. Raises Damage."""
@@ -227,26 +271,36 @@ class _Verifier:
         check_segment_head(start, path, shard=shard, first=frontier.size, previous=previous, peaks=frontier.peaks)
         name = str(path)
         add = self._audit.add
-        for event in scan(descriptor, path, start.end, stop, start.first, frontier):
-            if isinstance(event, Batch):
-                for offset, record in event.records:
-                    add(record, Place(name, offset))
-            if event.note:
-                self._checkpoint(shard, path, event, walk, head)
+        self._removals.begin(shard, start.first, path)
+        for run in read_runs(descriptor, path, start.end, stop, start.first, frontier):
+            if run.records:
+                notes = add(run.records, run.offsets, name)
+                self._removals.read(path, run.records if is_thinned(path) else notes)
+            if run.note:
+                self._checkpoint(shard, path, run, walk, head)
+                self._removals.sign()
+            self._progress(self._read + run.end, self._of)
 
-    def _checkpoint(self, shard: str, path: Path, event: Batch | Signed, walk: _Walk, head: Head | None) -> None:
+    def _checkpoint(self, shard: str, path: Path, event: Run, walk: _Walk, head: Head | None) -> None:
         walk.checkpoints += 1
-        final = isinstance(event, Signed) and event.final
-        if final:
+        if event.final:
             walk.closed = walk.checkpoints
         if head is not None and event.note == head.note:
             walk.found = walk.checkpoints
+        self._memory.meet(shard, walk.frontier.size, walk.frontier.root())
         try:
-            signed = open_head(event.note, self._key, origin_of(self._key, shard))
+            if event.records and (handover := read_handover(event.records[-1], self._keys.origin(shard))) is not None:
+                before = walk.last
+                size, root = (before.size, before.root) if before is not None and before.size == walk.frontier.size - 1 else (-1, b"")
+                walk.key = self._succession.hand_over(handover, walk.key, size, root)
+            signed = open_head(event.note, self._keys, shard)
+            walk.key = walk.key or signed.key
+            if signed.key != walk.key:
+                raise InvalidInput("it is signed by another log key than the one in force")
         except InvalidInput as error:
             self._error("signature", f"the checkpoint cannot be believed: {error.message}", path, event.offset)
             return
-        if signed.size != walk.frontier.size or signed.root != walk.frontier.root() or signed.final != final:
+        if signed.size != walk.frontier.size or signed.root != walk.frontier.root() or signed.final != event.final:
             message = f"the checkpoint signs {signed.size} records, but stands after {walk.frontier.size}, or has another root or state"
             self._error("signature", message, path, event.offset)
         if self._manifest is not None and not self._follows(signed.manifest):
@@ -262,7 +316,7 @@ class _Verifier:
         """Whether a checkpoint may cite `reference`. A shard may have been added since the manifest was read, so look again first."""
         if self._manifest is not None and not self._manifest.follows(reference):
             with suppress(InvalidInput):
-                self._manifest = read_manifest(self._home, self._key) or self._manifest
+                self._manifest = read_manifest(self._home, self._keys) or self._manifest
         return self._manifest is None or self._manifest.follows(reference)
 
     def _settled(self, shard: str, head: Head) -> bool:

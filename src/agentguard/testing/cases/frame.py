@@ -23,6 +23,7 @@ agents:
       note: {text: {max_length: 40}, times: {range: {min: 1, max: 3}}, tags: {subset: [a, b, c]}}
       ask_helper: {}
       ask_stranger: {}
+      confide: {text: any, times: any, tags: any}
     delegates: {helper: {depth: 1}}
   helper:
     tools:
@@ -30,6 +31,8 @@ agents:
   stranger:
     tools:
       note: {text: any, times: any, tags: any}
+tools:
+  confide: {output: {max_bytes: 1500, secrets: [aws]}}
 """
 
 

@@ -1,0 +1,59 @@
+"""What an allowed call is charged to (DESIGN §7 stage 13): a pure function of what it was judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from agentguard.admission import Account, Charge, Meter
+from agentguard.call import ToolCall
+from agentguard.canonical import Frozen
+from agentguard.chain import VerifiedChain
+from agentguard.decide import Facts, Usage
+from agentguard.decision import Code, Reason
+from agentguard.policy import Policy
+from agentguard.proof import proof_id
+
+#: The counters that make a proof good for one call only, and an approval.
+PROOF: Final = "proof of possession"
+APPROVAL: Final = "approval"
+_UNLIMITED: Final = 2**53
+
+
+def account(
+    call: ToolCall, bound: Mapping[str, Frozen], chain: VerifiedChain, policy: Policy, facts: Facts, now: int, usage: Usage
+) -> Account | Reason:
+    """The counters that a call under `chain` moves, all or none; or why they cannot be counted here (stage 13)."""
+    standing = policy.standing(call.agent, call.tool)
+    charges: list[Charge] = []
+    meters: list[Meter] = []
+    initiator = chain.initiator.id if chain.initiator is not None else ""
+    for budget in standing.budgets if standing is not None else ():
+        charge = budget.charge(call.agent, initiator, bound, now)
+        if isinstance(charge, Reason):
+            return charge
+        charges.append(charge)
+        meter = budget.meter(charge)
+        if meter is not None:
+            meters.append(meter)
+    for link_hash, limit, domain in chain.uses:
+        if domain != facts.domain:
+            found, place = f"the domain {facts.domain}", f"link {link_hash[:12]}"
+            return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, place)
+        charges.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
+    watch = standing.watch if standing is not None else None
+    if watch is not None:
+        charges += watch.charges
+    if usage.answer is not None and usage.answer.granted:
+        charges.append(Charge(f"approval/{usage.answer.request}", 1, APPROVAL))
+        charges += [Charge(key, _UNLIMITED, APPROVAL) for key in (watch.approved if watch is not None else ())]
+    if call.proof is not None:  # good for one call: its `jti`, read from a token that stage 9 verified
+        charges.append(Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof)}", 1, PROOF))
+    needs, earned = (watch.needs, watch.earned) if watch is not None else ((), ())
+    return Account(chain.task_id, call.agent, tuple(charges), chain.root.exp, needs, earned, tuple(meters))
+
+
+def fixed(call: ToolCall, policy: Policy) -> bool:
+    """Whether every call of this agent to this tool is charged to the same account, so that it is made once a task."""
+    standing = policy.standing(call.agent, call.tool)
+    return call.proof is None and (standing is None or standing.fixed)
