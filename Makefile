@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEEP ?=
 MODEL ?=
 
-.PHONY: demo test test-full test-adapters test-matrix lint types imports bench soak clean help
+.PHONY: demo test test-full test-foreign test-adapters test-matrix lint types imports bench soak clean help
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -18,13 +18,16 @@ test: $(VENV)/.dev ## everything that needs only Python: lint, types, imports, t
 	$(MAKE) lint types imports
 	$(BIN)/pytest -n auto --dist worksteal
 
-test-full: test test-adapters ## what continuous integration runs
+test-full: test test-foreign test-adapters ## what continuous integration runs
 
 test-adapters: $(VENV)/.dev ## every adapter with its real framework, in three environments of their own (ADAPTERS="--only a")
 	PYTHONPATH=tests $(BIN)/python -m support.environments $(ADAPTERS)
 
 test-matrix: $(VENV)/.dev ## the oldest versions of some frameworks that their extras allow
 	PYTHONPATH=tests $(BIN)/python -m support.environments --oldest $(ADAPTERS)
+
+test-foreign: $(VENV)/.dev ## logs, proofs and tiles verified by other people's code (Go and Python; apt-get install golang-go golang-golang-x-mod-dev)
+	$(BIN)/pytest -m foreign tests/foreign
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,6 +43,7 @@ bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of the
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/log.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/frameworks.py $(filter --quick,$(BENCH_ARGS))
+	$(BIN)/python benchmarks/log_read.py $(filter --quick,$(BENCH_ARGS))
 
 soak: $(VENV)/.dev ## what takes minutes: long sweeps, and the property tests for a long time
 	$(BIN)/pytest -m soak

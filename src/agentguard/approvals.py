@@ -47,8 +47,6 @@ class Rule(Protocol):
     def expires(self) -> int: ...
     @property
     def initiator(self) -> bool: ...
-    @property
-    def place(self) -> str: ...
 
 
 class Approver(NamedTuple):
@@ -64,18 +62,17 @@ Approvers: TypeAlias = Mapping[str, Approver]
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rule as it stands in a request: who may answer (None: whomever the home trusts), how many must, within how many seconds, whether
-    the initiator may, and where the policy says so."""
+    """A rule as it stands in a request: who may answer (None: all whom the home trusts), how many must, within how many seconds, whether
+    the initiator may."""
 
     by: tuple[str, ...] | None
     of: int
     expires: int
     initiator: bool
-    place: str
 
     @classmethod
     def of_rule(cls, rule: Rule) -> Terms:
-        return cls(rule.by, rule.of, rule.expires, rule.initiator, rule.place)
+        return cls(rule.by, rule.of, rule.expires, rule.initiator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,7 @@ class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     initiator: dict[str, str] | None
     keys: tuple[str, ...]
     leaf: str
+    place: str
     policy: str
     reason: str
     salt: str
@@ -133,6 +131,7 @@ class Request:
     keys         thumbprints of the keys that sign or hold a link
     initiator    {id, method, evidence}, or None for a plain chain
     execution    the refused execution that asked; `caused_by` the one whose body made the call, if any
+    place        where the policy has the rule
     asked, expires   seconds; from `expires` on neither answers nor the request count for anything
     commitment   to the arguments: `sha256:` with the request's own salt
     """
@@ -148,6 +147,7 @@ class Request:
     execution: str
     caused_by: str | None
     reason: str
+    place: str
     asked: int
     expires: int
     salt: bytes
@@ -168,6 +168,7 @@ def make_request(
     execution: str,
     caused_by: str | None,
     reason: str,
+    place: str,
     now: int,
     salt: bytes,
 ) -> Request:
@@ -187,6 +188,7 @@ def make_request(
         "initiator": dict(initiator) if initiator is not None else None,
         "keys": list(keys),
         "leaf": question.leaf,
+        "place": place[:MAX_WORDS],
         "policy": question.policy,
         "reason": reason[:MAX_WORDS],
         "salt": salt.hex(),
@@ -224,6 +226,7 @@ def read_request(text: str, guard: PublicKey) -> Request:
         claims.execution,
         claims.caused_by,
         claims.reason,
+        claims.place,
         claims.asked,
         claims.expires,
         bytes.fromhex(claims.salt),

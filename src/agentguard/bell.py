@@ -50,7 +50,7 @@ class Bell:
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            select.select([self._descriptor] if self._descriptor >= 0 else [], [], [], min(left, self._pause))
+            self._rung_within(min(left, self._pause))
             self._hush()
         return True
 
@@ -67,6 +67,14 @@ class Bell:
     @property
     def _pause(self) -> float:
         return _LOOK if self._descriptor >= 0 else _LOOK_WITHOUT_BELL
+
+    def _rung_within(self, seconds: float) -> None:
+        if self._descriptor < 0:
+            return time.sleep(seconds)
+        poll = select.poll()  # `select` refuses descriptors above 1023
+        poll.register(self._descriptor, select.POLLIN)
+        poll.poll(seconds * 1000)
+        return None
 
     async def _rung(self, seconds: float) -> None:
         if self._descriptor < 0:

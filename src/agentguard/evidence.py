@@ -36,7 +36,7 @@ STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.PROOF: ("chain", "proof"),
     Stage.POLICY: ("policy", "agent", "tool", "bound", "followed", "chain"),
     Stage.PROVENANCE: (),
-    Stage.APPROVAL: (),
+    Stage.APPROVAL: ("policy", "agent", "tool", "bound", "usage"),
     Stage.ADMISSION: ("reserved", "revocations"),
     Stage.EVIDENCE: (),
 }

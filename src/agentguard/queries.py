@@ -88,8 +88,8 @@ class Found(NamedTuple):
 class Refused(NamedTuple):
     """The refusals of one rule: how many, when first and last (nanoseconds), and the execution of the last one.
 
-    `place` is where the rule stands, as the reason said; empty if it named none. None: the reason is not in the side store any more, or is not
-    the one that was recorded.
+    `place` is where the rule stands, as the reason said; empty if it named none. None: the reason is not in the side store any more, or is
+    not the one that was recorded.
     """
 
     code: str

@@ -47,7 +47,7 @@ def undo(execute: Execute, key: str, execution: str) -> bool:
 
 
 def finish(execute: Execute, key: str, execution: str, status: str, expires: int, counted: Iterable[tuple[str, int]]) -> None:
-    """Note the first outcome of a call that may be rerun, or whose outcome counts, and move its counters: once, however often it is told."""
+    """Note the first outcome of a call that may be rerun, or whose outcome counts, and move its counters: once, however often told."""
     sql = "UPDATE cell SET status = ? WHERE key = ? AND (status = '' OR (status IS NULL AND execution = ?))"
     if execute(sql, (status, key, execution)).rowcount == 0:
         return

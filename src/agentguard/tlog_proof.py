@@ -53,7 +53,11 @@ class TlogProof:
 
     def proves(self, record: bytes, checkpoint: Checkpoint) -> bool:
         """Whether `record` is leaf `index` of the tree under a checkpoint that the caller has verified."""
-        return verify_inclusion(leaf_hash(record), self.index, checkpoint.size, self.path, checkpoint.root)
+        return self.proves_leaf(leaf_hash(record), checkpoint)
+
+    def proves_leaf(self, leaf: bytes, checkpoint: Checkpoint) -> bool:
+        """The same for a record of which only the leaf hash is known."""
+        return verify_inclusion(leaf, self.index, checkpoint.size, self.path, checkpoint.root)
 
 
 @dataclass(frozen=True, slots=True)

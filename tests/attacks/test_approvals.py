@@ -236,7 +236,7 @@ def test_even_the_guards_key_cannot_make_one_request_look_like_another(guard: Gu
         shown = Question(question.task, question.leaf, "clerk", "send_money", freeze({"amount": 1, "to": "bob"}), None, question.policy)  # type: ignore[arg-type]
         forged = make_request(
             guard.home.keys.issuer(), shown, real.terms, agents=real.agents, keys=real.keys, initiator=real.initiator,
-            execution=real.execution, caused_by=None, reason=real.reason, now=real.asked, salt=real.salt,
+            execution=real.execution, caused_by=None, reason=real.reason, place=real.place, now=real.asked, salt=real.salt,
         )  # fmt: skip
         rewrite(lies_at(guard, real) / "request", forged.token)
         assert "another call than the directory it lies in" in cli(guard.home.path, "list").output
@@ -249,8 +249,8 @@ def test_weaker_terms_in_a_request_are_not_the_policys(guard: Guard) -> None:
     with guard.task("clerk", initiator="user:alice"):
         real = asks(guard)
         weak = make_request(
-            guard.home.keys.issuer(), real.question, Terms(None, 1, 10**8, True, real.terms.place), agents=(), keys=(), initiator=None,
-            execution=real.execution, caused_by=None, reason="", now=real.asked, salt=real.salt,
+            guard.home.keys.issuer(), real.question, Terms(None, 1, 10**8, True), agents=(), keys=(), initiator=None,
+            execution=real.execution, caused_by=None, reason="", place="", now=real.asked, salt=real.salt,
         )  # fmt: skip
         rewrite(lies_at(guard, real) / "request", weak.token)
         answers(guard.home, weak, "user:alice")

@@ -93,8 +93,8 @@ class TestForsaken:
                 check.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await check
-                disk.free()
                 before = len(world.statuses())
+                disk.free()
                 until(lambda before=before: len(world.statuses()) > before)  # type: ignore[misc]
                 await asyncio.sleep(0.02)  # the budget is given back behind it
             assert world.statuses() == ["not_run"] * 4

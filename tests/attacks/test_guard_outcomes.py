@@ -285,7 +285,8 @@ def test_what_a_guard_remembers_is_bounded(guard: Guard) -> None:
             if index % 6 == 0:
                 ToolCall(f"agent-{index}", "t" * 100_000 + str(index), {})
                 guard.check(call(call_id=f"call-{index}")).run(lambda x: x)
-        assert task.memo is not None and len(task.memo.forms) <= 256
+        assert task.memo is not None
+        assert len(task.memo.forms) <= 256
         after = _sizes(guard)
     grown = {name: (before.get(name, 0), size) for name, size in after.items() if size > before.get(name, 0) + 4200}
     assert not grown

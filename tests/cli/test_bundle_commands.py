@@ -22,7 +22,7 @@ from agentguard.integrity import Lock, register
 from agentguard.keys import LocalKey
 from agentguard.policy import load
 from support.bundles import bundle, policy, put, trusting
-from support.guarded import records
+from support.guarded import call, denied, records
 from support.transcript import inside
 
 KEY = LocalKey.generate()
@@ -164,3 +164,35 @@ def test_the_doctor_and_check_know_bundles(there: Path) -> None:
     assert asked.exit_code == 0, asked.stderr
     stranger = put(there.parent / "s.bundle", bundle(LocalKey.generate(), 3, 2))
     assert "not signed by a key" in CliRunner().invoke(app, ["check", "--policy", str(stranger), "--call", "-"], input=call).stderr
+
+
+def test_what_an_issuer_stops_reaches_the_guards_that_believe_it(tmp_path: Path) -> None:
+    """One home stops an agent and signs the list; the authority puts it into a bundle; another home denies that agent's chains."""
+    near = trusting(tmp_path / "near", KEY.public)
+    with (
+        inside(tmp_path),
+        Guard.open(policy(1), home="far", durability="process") as far,
+        far.task("triage", initiator="user:alice") as task,
+    ):
+        ring = far.home.keys
+        issuer = ring.issuer().public
+        keys = {"anchors": [{"iss": issuer.uri, "jwk": issuer.jwk()}], "agents": {"triage": ring.holder("triage").public.jwk()}}
+        chain = task.presentation()
+        assert run("stop", "--agent", "triage", "--home", "far").exit_code == 0
+        signed = run("stop", "--list", "--sign", "12h", "--home", "far").stdout
+        renewed = run("stop", "--list", "--sign", "12h", "--home", "far").stdout
+        with Guard.open(put(near / "1.bundle", bundle(KEY, 1, 1, keys=keys)), home=near, durability="process") as guard:
+            foreign = guard.accept(chain, key=ring.holder("triage"))
+            guard.check(call(), task=foreign)
+            guard.reload(put(near / "2.bundle", bundle(KEY, 2, 1, keys=keys, revocations=[signed.strip()])))
+            denied("artifact_revoked", guard.check, call(), task=foreign)
+            guard.reload(put(near / "3.bundle", bundle(KEY, 3, 1, keys=keys, revocations=[renewed.strip()])))
+            denied("artifact_revoked", guard.check, call(), task=foreign)
+        assert run("stop", "--sign", "12h", "--home", "far").exit_code == 3
+        put(tmp_path / "policy.yaml", policy(1).encode())
+        put(tmp_path / "list.jws", renewed.encode())
+        put(tmp_path / "keys.json", json.dumps(keys).encode())
+        words = ("policy", "sign", "policy.yaml", "--version", "4", "--key", "k.pem", "--new-key", "-o", "4.bundle", "--json")
+        done = run(*words, "--revocations", "list.jws", "--keys", "keys.json")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["revocations"][0]["everyone"] is False

@@ -5,6 +5,8 @@ Where a rule is exported the verdicts are equal; where it is left out Cedar refu
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from agentguard.matchers import Glob, Path, Regex
 from agentguard.policy import Policy, load
 from agentguard.revocation import Revocations
 from agentguard.vocabulary import Constraint
-from support.rules import AGENTS, NAMES, TOOLS, VALUES, Json, entries, rules
+from support.rules import AGENTS, NAMES, TOOLS, VALUES, Json, entries, rules, words
 
 cedarpy = pytest.importorskip("cedarpy", reason="cedarpy belongs to the dev extra")
 
@@ -113,11 +115,78 @@ def test_one_rule_accepts_the_same_values(rule: Json) -> None:
         assert said == (not made.left_out and ours(policy, call, {})), call.arguments["x"]
 
 
+LETTERS = ["".join(letters) for size in range(5) for letters in itertools.product("T19-a", repeat=size)]
+CLASSES = words(
+    r"T-[0-9]{1,2} T-[0-9]+ T1[0-9]+ T1[0-9]* [0-9]* [0-9]+-[0-9]+ [A-Z]{2}[0-9]* [0-9]1 1[0-9]1 [0-9]1[0-9] [a-z]{1,3}9? [0-9]{2}-[0-9] "
+    r"(T|a)-?[0-9]{2,} [A-Z][a-z]* [0-9]+[a-z]+ 1[0-9].* T-[a-z]-a -[0-9]+- [0-9]+[0-9] (?i)t[0-9] \d{2}|a+ [0-9]{0,2}[a-z]{0,2} .[0-9] "
+    r"[^0-9]* 9{1,}[0-9]{2} a[a-z]+ [a-z]a A[A-Z]{0,2} [0-9]+a 1a[0-9]+ a[0-9]+-[0-9]+a a1[0-9]*1a v[a-z]+9 [0-9]+1"
+)
+
+
+#: What is left out of these, though it might be said with more effort.
+BEYOND = words(r"[A-Z]{2}[0-9]* [0-9]1[0-9] [A-Z][a-z]* [0-9]+[0-9] \d{2}|a+ 9{1,}[0-9]{2}")
+
+
+@pytest.mark.parametrize("pattern", CLASSES)
+def test_a_pattern_of_classes_takes_the_same_texts(pattern: str) -> None:
+    """All texts of up to four letters out of five."""
+    policy = load(jcs({"agentguard": 1, "name": "p", "agents": {"a": {"tools": {"t": {"x": {"regex": pattern}}}}}}).decode())
+    made = export(policy)
+    asked = [ToolCall("a", "t", {"x": text}) for text in LETTERS]
+    policies, schema = cedarpy.PolicySet.from_str(made.policies), cedarpy.Schema.from_str(made.schema)
+    answers = cedarpy.is_authorized_batch([made.request(call) for call in asked], policies, [], schema)
+    for call, answer in zip(asked, answers, strict=True):
+        said = answer.decision is cedarpy.Decision.Allow
+        assert said == (not made.left_out and policy.judge("a", "t", call.arguments) is None), call.arguments["x"]
+    assert bool(made.left_out) == (pattern in BEYOND)
+
+
+TESTS = [
+    *("x == y", "x != y", 'x == "a"', "x != 1.0", "true == x", "x == null", "x", "has(x)", "has(y)", "x == 0.3"),
+    *(
+        'x in ["a", 1, null]',
+        'y in [true, "a*b", 2.5]',
+        "x < 2.5",
+        "2 <= x",
+        "x > y",
+        "x >= 0.3",
+        "0.12345 < x",
+
+    ),
+    *('starts_with(x, "a")', 'ends_with(y, "/b")', 'contains(x, "*")', 'contains(y, "\\\\")', 'contains(x, "")', "len(x) < 3", "x + y < 3"),
+]
+conditions = st.recursive(
+    st.sampled_from(TESTS),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"({' and '.join(parts)})"),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"({' or '.join(parts)})"),
+        inner.map(lambda part: f"not ({part})"),
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.lists(conditions, min_size=1, max_size=2), st.data())
+def test_conditions_hold_for_the_same_arguments(where: list[str], data: st.DataObject) -> None:
+    optional = {"wildcard": True, "optional": True}
+    agent = {"tools": {"t": {"x": optional, "y": optional}}, "where": {"t": where}}
+    policy = load(jcs({"agentguard": 1, "name": "p", "agents": {"a": agent}}).decode())
+    made = export(policy)
+    assert cedarpy.validate_policies(made.policies, made.schema).validation_passed
+    some = st.dictionaries(
+        st.sampled_from(["x", "y"]), st.sampled_from(["a", "b/b", "a*b", True, False, None, 1, 2.5, 0.3, 3, ["a"], {}, *VALUES])
+    )
+    for _ in range(12):
+        call = ToolCall("a", "t", data.draw(some))
+        assert theirs(made, call, {}, schema=True) == (not made.left_out and ours(policy, call, {})), (where, call.arguments)
+
+
 def test_every_constraint_is_expressible_but_these() -> None:
     """What is left out is what the page says is left out: nothing falls out silently."""
     said = {}
     for name, rule in {
-        "digits": {"regex": "T-[0-9]{1,8}"},
+        "hexadecimal": {"regex": "[0-9a-f]{8}"},
+        "letters between": {"regex": "[0-9]x[0-9]"},
         "one character": {"glob": "a?"},
         "five places": {"range": {"min": 0.12345}},
         "beyond a Long": {"range": {"max": 1e23}},
@@ -127,8 +196,9 @@ def test_every_constraint_is_expressible_but_these() -> None:
         ).left_out
         said[name] = rule_out.why
     assert said == {
-        "digits": "x: the regex T-[0-9]{1,8}: it stands for too many texts, and Cedar has no regular expressions",
+        "hexadecimal": "x: the regex [0-9a-f]{8}: it stands for too many texts, and Cedar has no regular expressions",
+        "letters between": "x: the regex [0-9]x[0-9]: a letter or a digit between classes of them, and Cedar has no regular expressions",
         "one character": "x: the glob a?: `like` of Cedar has no sign for one character",
-        "five places": "x: the bound 0.12345 of a range is no Long and no decimal of Cedar",
-        "beyond a Long": "x: the bound 1e+23 of a range is no Long and no decimal of Cedar",
+        "five places": "x: the bound 0.12345 is no Long and no decimal of Cedar",
+        "beyond a Long": "x: the bound 1E+23 is no Long and no decimal of Cedar",
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agentguard.analysis.edits import widened
 from agentguard.analysis.explain import Circumstances, Explanation, explain
 from agentguard.analysis.near import near
 from agentguard.call import ToolCall
@@ -204,3 +205,25 @@ def test_the_nearest_value_that_passes(rule: Any, value: Any, expected: tuple[An
     found = near(parse_rule(rule).constraint, freeze(value))
     assert set(expected) <= set(found)
     assert found[0] in expected or type(found[0]) is str
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "expected"),
+    [
+        ({"exact": "a"}, "b", {"one_of": ["a", "b"]}),
+        ({"one_of": ["a", 1]}, [2], {"one_of": ["a", 1, [2]]}),
+        ({"not_one_of": ["root", "admin"]}, "root", {"not_one_of": ["admin"]}),
+        ({"not_one_of": ["root"]}, "root", "any"),
+        ({"range": {"min": 1, "max": 5, "max_inclusive": False}}, 5, {"range": {"min": 1, "max": 5}}),
+        ({"range": {"min": 1}}, 0.5, {"range": {"min": 0.5}}),
+        ({"range": {"min": 1}}, "x", {"any": [{"range": {"min": 1}}, {"exact": "x"}]}),
+        ({"min_length": 2, "max_length": 3}, "a", {"min_length": 1, "max_length": 3}),
+        ({"subset": ["a"]}, ["b", "a", "b"], {"subset": ["a", "b"]}),
+        ({"contains": ["a", "b"]}, ["a"], {"contains": ["a"]}),
+        ({"type": "integer"}, 1.0, {"type": "number"}),
+        ({"path": "/srv", "max_length": 6}, "/srv/abc", {"path": "/srv", "max_length": 8}),
+        ({"any": [{"exact": 1}, {"path": "/srv"}]}, True, {"any": [{"exact": 1}, {"path": "/srv"}, {"exact": True}]}),
+    ],
+)
+def test_the_smallest_rule_that_admits_a_value(rule: Any, value: Any, expected: Any) -> None:
+    assert widened(parse_rule(rule).constraint, freeze(value)) == expected

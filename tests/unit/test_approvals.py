@@ -39,7 +39,7 @@ TRUST = {
     key.public.thumbprint(): Approver(name, key.public, local=False)
     for name, key in (("user:carol", CAROL), ("user:dan", DAN), ("user:alice", ALICE), ("clerk", EVE))
 }
-TERMS = Terms(("user:carol", "user:dan", "user:alice", "clerk"), 2, 600, False, "policy.yaml:7")
+TERMS = Terms(("user:carol", "user:dan", "user:alice", "clerk"), 2, 600, False)
 NOW = 1_800_000_000
 
 
@@ -57,6 +57,7 @@ def request(asked: Question | None = None, terms: Terms = TERMS, now: int = NOW,
         "execution": "e1",
         "caused_by": None,
         "reason": "approval_required",
+        "place": "policy.yaml:7",
         "salt": bytes(range(16)),
     }
     return make_request(GUARD, asked or question(), terms, now=now, **(members | changes))
@@ -251,7 +252,7 @@ def test_a_request_under_other_terms_counts_for_nothing() -> None:
     asked = request(terms=(terms := replace_terms(of=1)))
     answer = signed(asked, CAROL, "user:carol")
     assert verdict(asked, answer, terms=terms) is not None
-    for other in ({"of": 2}, {"by": ("user:carol",)}, {"by": None}, {"expires": 599}, {"initiator": True}, {"place": "elsewhere:1"}):
+    for other in ({"of": 2}, {"by": ("user:carol",)}, {"by": None}, {"expires": 599}, {"initiator": True}):
         assert verdict(asked, answer, terms=msgspec.structs.replace(terms, **other)) is None, other
 
 

@@ -217,7 +217,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         "text",
         ["", "[]", '{"keep_value": "1d"}', '{"keep_values": ""}', '{"keep_values": "0d"}', '{"keep_values": "-1d"}',
-         '{"keep_values": null}', '{"keep_values": 0}', '{"keep_values": ["none"]}', '{"keep_values": "None"}', '{"keep_values": "none", "keep_values": "1d"}'],
+         '{"keep_values": null}', '{"keep_values": 0}', '{"keep_values": ["none"]}', '{"keep_values": "None"}',
+         '{"keep_values": "none", "keep_values": "1d"}'],
     )  # fmt: skip
     def test_what_cannot_be_read_is_not_taken_for_a_default(self, tmp_path: Path, text: str) -> None:
         with pytest.raises(InvalidInput, match=r"settings\.json"):

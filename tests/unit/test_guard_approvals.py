@@ -20,7 +20,7 @@ from agentguard import inbox as inbox_module
 from agentguard.approvals import Request
 from agentguard.environment import NANOSECOND
 from agentguard.keys import LocalKey
-from support.approving import CALL, answers, asks, opened, place, policy, runs
+from support.approving import CALL, answers, asks, opened, policy, runs
 from support.guarded import denied, records
 
 SOON = 20.0  # seconds that no test waits for
@@ -514,6 +514,18 @@ def test_a_request_survives_its_process_and_the_next_one_finds_the_answer(home: 
     assert out.splitlines()[1] != request.id, "once"
 
 
+def test_it_does_not_matter_by_which_path_the_policy_is_opened(home: Path, tmp_path: Path) -> None:
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).write_text(policy())
+    with Guard.open(tmp_path / "one.yaml", home=home, durability="process") as guard:
+        exported = guard.export(task := guard.task("clerk", initiator="user:alice").issue())
+        request = asks(guard, task=task)
+        assert request.place.endswith("one.yaml:14")
+        answers(guard.home, request)
+    with Guard.open(tmp_path / "two.yaml", home=home, durability="process") as guard, guard.resume(exported):
+        assert runs(guard)
+
+
 def test_a_call_that_waits_in_another_process_goes_on(home: Path) -> None:
     worker(home, "ask").communicate(timeout=60)
     waiting = worker(home, "wait")
@@ -526,7 +538,6 @@ def test_a_call_that_waits_in_another_process_goes_on(home: Path) -> None:
         answers(guard.home, guard.home.inbox.all()[0].request)  # type: ignore[arg-type]  # there is one
     out, errors = waiting.communicate(timeout=60)
     assert out == "500 to bob\n", errors
-    assert place is not None
 
 
 def test_codes_of_approvals_are_built() -> None:

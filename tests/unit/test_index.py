@@ -10,6 +10,7 @@ import pytest
 
 from agentguard.errors import InvalidInput
 from agentguard.index import Index
+from agentguard.log.thin import thin_segment
 from support.logs import START_NS, canonical, decision, open_log, outcome
 
 
@@ -168,6 +169,20 @@ def test_an_index_that_hides_is_found_by_looking(home: Path, lie: str, rows: int
         assert index.check() == rows
         index.rebuild()
         assert index.check() == 0
+
+
+def test_records_that_retention_took_out_leave_the_index(home: Path) -> None:
+    Index(home).close()
+    finished = next(path for path in sorted((home / "log").glob("*/*.seg")) if len(list(path.parent.glob("*.seg"))) > 1)
+    thin_segment(finished, lambda record: b'"e2"' in record)
+    finished.unlink()
+    with Index(home) as index:
+        assert (index.size, index.check()) == (28, 0)
+        assert ids(index.task("task-1"))[0] == "e2"
+        assert "e1" not in ids(index.task("task-1"))
+        assert [record["id"] for record in index.records(index.execution("e2"))] == ["e2"]
+    with Index(home) as index:
+        assert index.refresh() == 0
 
 
 def test_a_rebuild_that_was_killed_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,20 @@ def test_every_growth_is_proven(tmp_path: Path) -> None:
         prove_growth(tmp_path, shard, 5, b"x" * 32, KEY.public)  # somebody remembers another history
 
 
+def test_shards_with_the_same_records_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    notes = []
+    with open_log(tmp_path) as one, open_log(tmp_path) as other:
+        for log in (one, other):
+            log.append(small(1))
+            notes.append(log.checkpoint())
+        for log in (one, other):
+            log.append(small(2))
+    growth = prove_growth(tmp_path, one.shard, 1, None, KEY.public).format()
+    assert check_growth(growth, notes[0], KEYS).checkpoint.size == 2
+    with pytest.raises(InvalidInput, match="the checkpoints are of two shards"):
+        check_growth(growth, notes[1], KEYS)
+
+
 def test_a_log_that_is_being_written_is_proven_as_far_as_it_is_signed(tmp_path: Path) -> None:
     with open_log(tmp_path, "fsync") as log:
         for number in range(5):

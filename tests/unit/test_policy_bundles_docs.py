@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support.transcript import Session
-
 from agentguard.bundle import _MEMBERS as BUNDLE_MEMBERS
 from agentguard.revocation_list import _MEMBERS as LIST_MEMBERS
+from support.transcript import Session
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "policy-bundles.md"
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

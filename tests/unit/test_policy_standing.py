@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class TestLanguage:
 class TestConditions:
     def test_arguments_are_judged_together(self) -> None:
         policy = load(FINANCE)
-        before = Usage({key: 1 for key in policy.standing("clerk", "pay").watch.reads})  # type: ignore[union-attr]
+        before = Usage(dict.fromkeys(policy.standing("clerk", "pay").watch.reads, 1))  # type: ignore[union-attr]
         assert judged(policy, "pay", {"amount": 10, "to": "b", "account": "a", "quantity": 10}, before) == "allow"
         assert judged(policy, "pay", {"amount": 101, "to": "b", "account": "a", "quantity": 10}, before) == "argument_not_allowed"
         assert judged(policy, "pay", {"amount": 1, "to": "a", "account": "a"}, before) == "argument_not_allowed"
@@ -218,11 +219,9 @@ agents: {a: {tools: {t: {}}, budgets: [{calls: 3, per: agent, window: {sliding: 
             for minute in range(0, 400, 7):
                 monkeypatch.setattr(Clock, "now", lambda self, at=start + minute * 60 * 10**9: at)
                 with guard.task("a", initiator="user:alice", ttl="1d"):
-                    try:
+                    with suppress(Denied):
                         t()
                         admitted.append(minute)
-                    except Denied as denied:
-                        assert denied.code == "budget_exhausted"
         assert all(sum(at <= other < at + 60 for other in admitted) <= 3 for at in admitted)
         assert len(admitted) >= 3 * 5, "what left the window is free again"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentguard import Denied, Guard
+from agentguard.cli.log_options import moment
 from agentguard.context import current_task
 from agentguard.errors import InvalidInput
 from agentguard.index import Index
@@ -257,3 +259,25 @@ def test_progress_and_a_damaged_log(tmp_path: Path) -> None:
 def test_a_home_that_only_lets_itself_be_read_is_asked_afresh(run: Run) -> None:
     with Questions(run.home, fresh=True) as ask, Index(run.home) as index:
         assert ask._index.size == index.size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-05-04T10:00:00Z", 1_777_888_800),
+        ("2026-05-04T10:00:00", 1_777_888_800),
+        ("2026-05-04T12:00:00+02:00", 1_777_888_800),
+        ("2026-05-04", 1_777_852_800),
+        ("1969-12-31", -86_400),
+    ],
+)
+def test_times_as_people_write_them(text: str, seconds: int) -> None:
+    assert moment(text, "--since") == seconds * 10**9
+
+
+def test_spans_end_now() -> None:
+    assert abs((moment("2h", "--since") or 0) - (time.time_ns() - 7200 * 10**9)) < 60 * 10**9
+    assert moment(None, "--since") is None
+    for wrong in ("", "yesterday", "2026-13-01", "-2h", "9" * 30 + "d"):
+        with pytest.raises(InvalidInput, match=r"--until: .* is no time"):
+            moment(wrong, "--until")

@@ -15,12 +15,12 @@ from agentguard import Guard
 from agentguard.checkpoint import parse_checkpoint, parse_note
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.home import Home
-from agentguard.keys import KeyRing, LocalKey
+from agentguard.keys import KeyRing, LocalKey, PublicKey
 from agentguard.log import Log, iter_records, read_record, read_shards, verify
-from agentguard.log.handover import read_handover
+from agentguard.log.handover import Handover, Succession, read_handover
 from agentguard.log.heads import read_head
 from agentguard.log.identity import LogKeys, is_log_name, parse_log_key
-from agentguard.log.manifest import all_keys, keys_of, read_manifest
+from agentguard.log.manifest import all_keys, keys_of, read_manifest, write_manifest
 from agentguard.log.proofs import check_inclusion, prove_growth, prove_inclusion
 from agentguard.log.rotation import rotate
 from agentguard.log.site import check_site, write_sites
@@ -193,6 +193,62 @@ def test_sites_and_proofs_go_on_under_the_new_key(tmp_path: Path) -> None:
 
 def read_head_of(note: bytes) -> bytes:
     return parse_checkpoint(parse_note(note).text).root
+
+
+class TestSuccession:
+    """What a verifier takes for a change of keys, each condition by itself."""
+
+    FIRST, SECOND, THIRD = (LocalKey.from_seed(bytes([number]) * 32).public for number in (1, 2, 3))
+    ROOT = bytes(32)
+
+    def succession(self) -> Succession:
+        return Succession(LogKeys("agentguard/0011223344556677", (self.FIRST, self.SECOND, self.THIRD)))
+
+    def test_goes_from_each_key_to_the_next(self) -> None:
+        keys = self.succession()
+        assert keys.unproven() == [self.SECOND, self.THIRD]
+        assert keys.hand_over(Handover(3, self.ROOT, self.FIRST, self.SECOND), self.FIRST, 3, self.ROOT) == self.SECOND
+        assert keys.unproven() == [self.THIRD]
+        assert keys.hand_over(Handover(9, self.ROOT, self.SECOND, self.THIRD), self.SECOND, 9, self.ROOT) == self.THIRD
+        assert keys.unproven() == []
+
+    @pytest.mark.parametrize(
+        ("handover", "in_force", "message"),
+        [
+            (Handover(4, ROOT, FIRST, SECOND), FIRST, "about another history"),
+            (Handover(3, b"x" * 32, FIRST, SECOND), FIRST, "about another history"),
+            (Handover(3, ROOT, FIRST, SECOND), SECOND, "was not in force"),
+            (Handover(3, ROOT, FIRST, SECOND), None, "was not in force"),
+            (Handover(3, ROOT, FIRST, THIRD), FIRST, "does not list next"),
+            (Handover(3, ROOT, SECOND, FIRST), SECOND, "does not list next"),
+            (Handover(3, ROOT, THIRD, FIRST), THIRD, "does not list next"),
+        ],
+    )
+    def test_goes_no_other_way(self, handover: Handover, in_force: PublicKey | None, message: str) -> None:
+        keys = self.succession()
+        with pytest.raises(InvalidInput, match=message):
+            keys.hand_over(handover, in_force, 3, self.ROOT)
+        assert keys.unproven() == [self.SECOND, self.THIRD]
+
+
+class TestTheManifest:
+    @pytest.mark.parametrize("order", ["km", "mkn", "nk", "knkn", "kk"])
+    def test_lists_the_keys_from_the_first_to_the_one_in_force(self, tmp_path: Path, order: str) -> None:
+        """k: the first key, whose name the log has; n: the one in force; m: somebody else's."""
+        new, mallory = LocalKey.from_seed(b"n" * 32), LocalKey.from_seed(b"m" * 32)
+        (tmp_path / "log").mkdir()
+        in_force = KEY if order[-1] == "k" else new
+        named = {"k": KEY.public, "n": new.public, "m": mallory.public}
+        write_manifest(tmp_path, (), in_force, LogKeys(KEYS.name, tuple(named[letter] for letter in order)))
+        with pytest.raises(InvalidInput, match="not in its one form"):
+            read_manifest(tmp_path, in_force.public)
+
+    def test_of_another_name_or_key_is_not_of_this_log(self, tmp_path: Path) -> None:
+        (tmp_path / "log").mkdir()
+        write_manifest(tmp_path, (), KEY)
+        for keys in (LogKeys("agentguard/0011223344556677", (KEY.public,)), LogKeys(KEYS.name, (LocalKey.generate().public,))):
+            with pytest.raises(InvalidInput, match="not of this log"):
+                read_manifest(tmp_path, keys)
 
 
 class TestInterrupted:

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agentguard.analysis.cedar_condition import holds
 from agentguard.analysis.cedar_facts import ESCAPES, TYPES, expression, facts
-from agentguard.analysis.cedar_text import Inexpressible, both, has, listed, member, not_, quoted
+from agentguard.analysis.cedar_text import Inexpressible, both, either, has, listed, member, not_, quoted
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, freeze, parse
+from agentguard.conditions import Condition
 from agentguard.constraint import Entry
 from agentguard.errors import InvalidInput
 from agentguard.policy import Policy, ToolRule
@@ -97,8 +99,8 @@ def export(policy: Policy) -> Export:
     made, texts = [], []
     environment, everywhere = _environment(policy)
     everywhere = everywhere or _unread(policy)
-    for agent, rules in policy.agents.items():
-        for tool, rule in rules.tools.items():
+    for agent, given in policy.agents.items():
+        for tool, rule in given.tools.items():
             if rule.forbidden is not None:
                 continue
             try:
@@ -110,7 +112,9 @@ def export(policy: Policy) -> Export:
                 texts.append(_forbid(agent, tool, f"{agent} {tool} left out", {"place": rule.place, "left_out": str(reason)}))
                 made.append(Exported(agent, tool, rule.place, str(reason)))
     texts += _forbidden(policy)
-    arguments = {name for agent in policy.agents.values() for rule in agent.tools.values() for name in rule.arguments} - ESCAPES
+    rules = [rule for agent in policy.agents.values() for rule in agent.tools.values()]
+    asked = {name for rule in rules for names in (rule.arguments, *(condition.names for condition, _ in rule.conditions)) for name in names}
+    arguments = asked - ESCAPES
     known = set(policy.environment) - ESCAPES
     return Export("\n".join(texts), _schema(arguments, known), tuple(made), tuple(_beside(policy)), frozenset(arguments), frozenset(known))
 
@@ -124,6 +128,7 @@ def _permit(agent: str, tool: str, rule: ToolRule, environment: list[str]) -> st
         lines += ["when {", *_lines(environment), "}"]
     asked = [] if rule.map.rest else [f"{listed(rule.arguments)}.containsAll({_NAMES})" if rule.arguments else f"{_NAMES}.isEmpty()"]
     asked += [_argument(name, entry) for name, entry in rule.arguments.items()]
+    asked += [_where(condition) for condition, _ in rule.conditions]
     if asked:
         lines += ["when {", *_lines(asked), "}"]
     return _annotated(f"{agent} {tool}", {"place": rule.place}, lines)
@@ -152,6 +157,15 @@ def _argument(name: str, entry: Entry) -> str:
     return f"(if {has(_ARGUMENTS, name)} then {found} else {not_(f'{_NAMES}.contains({quoted(name)})')})"
 
 
+def _where(condition: Condition) -> str:
+    if condition.names & ESCAPES:
+        raise Inexpressible(f"where: {condition.text}: a name that Cedar's JSON form of a request reads as something else")
+    try:
+        return either([holds(condition, _ARGUMENTS)])
+    except Inexpressible as reason:
+        raise Inexpressible(f"where: {condition.text}: {reason}") from None
+
+
 def _described(record: str, name: str, entry: Entry) -> str:
     if name in ESCAPES:
         raise Inexpressible(f"{show(name)} is a name that Cedar's JSON form of a request reads as something else")
@@ -177,8 +191,6 @@ def _environment(policy: Policy) -> tuple[list[str], str]:
 def _beyond(policy: Policy, agent: str, tool: str, rule: ToolRule) -> str:
     """What is said about calls of this tool that depends on more than one call by itself."""
     standing = policy.standing(agent, tool)
-    if rule.conditions:
-        return f"where: {rule.conditions[0][0].text}: a condition over several arguments"
     if standing is None:
         return "nothing is known about its calls"
     if standing.hours:

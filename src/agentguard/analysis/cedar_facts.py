@@ -13,10 +13,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
 from agentguard.addresses import DEFAULT_PORTS, Cidr, Email, Url, is_plain_host, mail_domain, plain_address, url_parts
-from agentguard.analysis.cedar_text import Inexpressible, among, both, either, glob, has, like, listed, member, not_, quoted, regex
+from agentguard.analysis.cedar_pattern import glob, regex, runs_of, shape_of
+from agentguard.analysis.cedar_text import Inexpressible, among, both, either, has, like, listed, member, not_, quoted
 from agentguard.canonical import Frozen, jcs, number
 from agentguard.matchers import Glob, Length, Path, Regex, TypeIs, is_plain_path
-from agentguard.values import ARRAYS
+from agentguard.values import ARRAYS, shorten
 from agentguard.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
 
 #: The types of the facts, as Cedar's schema declares them.
@@ -33,17 +34,22 @@ type Number = {        // beyond the largest that Cedar has, the largest
   floor4: decimal,     // and the same to four places
   ceiling4: decimal
 };
+type Text = {
+  value: String,       // itself
+  length: Long,        // how many code points it has
+  shape: String,       // itself with 0 for each digit, a for each small letter, A for each capital (of ASCII),
+  runs: String,        // and that with one sign for each run of the same
+  path?: String,       // itself, if it is a plain absolute path
+  domain?: String,     // what stands behind the @, if it is one bare mail address
+  address?: ipaddr,    // what it denotes, if it is an IP address in canonical form
+  url?: Url            // its parts, if it is a URL that every parser reads alike
+};
 type Value = {
   kind: String,        // null, boolean, integer, number (written with a fraction), string, array, object
-  text?: String,       // of a string: itself,
-  length?: Long,       //   how many code points it has,
-  path?: String,       //   itself, if it is a plain absolute path,
-  domain?: String,     //   what stands behind the @, if it is one bare mail address,
-  address?: ipaddr,    //   what it denotes, if it is an IP address in canonical form,
-  url?: Url,           //   its parts, if it is a URL that every parser reads alike
-  json?: String,       // of anything else: its JCS form (RFC 8785)
-  number?: Number,     // of a number: where it lies
-  items?: Set<String>  // of an array: the JCS forms of its elements
+  text?: Text,         // of a string
+  number?: Number,     // of a number
+  items?: Set<String>, // of an array: the JCS forms (RFC 8785) of its elements
+  json?: String        // of all but a string: its JCS form
 };
 """
 #: What a number beyond Cedar's is said to be. No bound in an expression is as large, so every comparison comes out as it should.
@@ -61,7 +67,7 @@ def facts(value: Frozen) -> dict[str, Any]:
     """What Cedar is told of one admissible value, in the JSON form of Cedar's requests."""
     kind = type(value)
     if kind is str:
-        return {"kind": "string", "text": value, "length": len(value), **_text_facts(value)}
+        return {"kind": "string", "text": _text_facts(value)}
     found: dict[str, Any] = {"kind": _KINDS.get(kind) or ("array" if kind in ARRAYS else "object"), "json": _json(value)}
     if kind is int or kind is float:
         found["number"] = _number_facts(value)
@@ -75,7 +81,7 @@ def _json(value: Frozen) -> str:
 
 
 def _text_facts(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"value": text, "length": len(text), "shape": shape_of(text), "runs": runs_of(text)}
     if is_plain_path(text):
         found["path"] = text
     domain = mail_domain(text)
@@ -123,16 +129,17 @@ def expression(constraint: Constraint, at: str) -> str:
     return build(constraint, at)
 
 
-def _equal(at: str, values: Iterable[Frozen]) -> str:
+def equal(at: str, values: Iterable[Frozen]) -> str:
+    """Whether it is one of these values."""
     given = list(values)
     texts = [value for value in given if type(value) is str]
     others = [_json(value) for value in given if type(value) is not str]
-    named = (("text", texts), ("json", others))
-    return either(both((has(at, name), among(member(at, name), each))) for name, each in named if each)
+    found = [both((has(at, "text"), among(f"{at}.text.value", texts)))] if texts else []
+    return either([*found, *([both((has(at, "json"), among(member(at, "json"), others)))] if others else [])])
 
 
 def _not_one_of(constraint: NotOneOf, at: str) -> str:
-    return not_(_equal(at, constraint.excluded)) if constraint.excluded else "true"
+    return not_(equal(at, constraint.excluded)) if constraint.excluded else "true"
 
 
 def _contains(constraint: Contains, at: str) -> str:
@@ -142,31 +149,32 @@ def _contains(constraint: Contains, at: str) -> str:
 
 def _subset(constraint: Subset, at: str) -> str:
     if not constraint.allowed:
-        return _equal(at, ((),))
+        return equal(at, ((),))
     return both((has(at, "items"), f"{listed(map(_json, constraint.allowed))}.containsAll({member(at, 'items')})"))
 
 
 def _range(constraint: Range, at: str) -> str:
-    parts, at = [has(at, "number")], member(at, "number")
-    for bound, inclusive, names, signs in (
-        (constraint.min, constraint.min_inclusive, ("floor", "ceiling"), (">=", ">")),
-        (constraint.max, constraint.max_inclusive, ("ceiling", "floor"), ("<=", "<")),
-    ):
+    parts = [has(at, "number")]
+    for bound, inclusive, sign in ((constraint.min, constraint.min_inclusive, ">"), (constraint.max, constraint.max_inclusive, "<")):
         if bound is not None:
-            parts.append(_compared(at, bound, names[not inclusive], signs[not inclusive]))
+            parts.append(compared(at, f"{sign}=" if inclusive else sign, Decimal(str(bound) if type(bound) is int else number(bound))))
     return both(parts)
 
 
-def _compared(at: str, bound: int | float, name: str, sign: str) -> str:
-    """`v >= b` is `floor(v) >= b`, and `v > b` is `ceiling(v) > b`: for a whole bound, and to four places for one with four places."""
-    exact = Decimal(str(bound) if type(bound) is int else number(bound))
+def compared(at: str, sign: str, bound: int | Decimal) -> str:
+    """A number against a bound, by `<`, `<=`, `>` or `>=`. Raises Inexpressible.
+
+    `v >= b` is `floor(v) >= b`, and `v > b` is `ceiling(v) > b`: for a whole bound, and to four places for one with four places.
+    """
+    exact = Decimal(bound)
+    name = "floor" if sign in (">=", "<") else "ceiling"
     if exact == exact.to_integral_value() and abs(exact) < _LARGEST:
-        return f"{member(at, name)} {sign} {int(exact)}"
+        return f"{at}.number.{name} {sign} {int(exact)}"
     scaled = exact.scaleb(_PLACES)
     if scaled != scaled.to_integral_value() or abs(scaled) >= _LARGEST:
-        raise Inexpressible(f"the bound {bound!r} of a range is no Long and no decimal of Cedar")
+        raise Inexpressible(f"the bound {shorten(str(exact))} is no Long and no decimal of Cedar")
     method = {">=": "greaterThanOrEqual", ">": "greaterThan", "<=": "lessThanOrEqual", "<": "lessThan"}[sign]
-    return f"{member(at, f'{name}{_PLACES}')}.{method}(decimal({quoted(_decimal(int(scaled)))}))"
+    return f"{at}.number.{name}{_PLACES}.{method}(decimal({quoted(_decimal(int(scaled)))}))"
 
 
 def _all(constraint: AllOf, at: str) -> str:
@@ -183,10 +191,10 @@ def _type(constraint: TypeIs, at: str) -> str:
 
 
 def _length(constraint: Length, at: str) -> str:
-    length = member(at, "length")
+    length = f"{at}.text.length"
     low = f"{length} >= {constraint.low}" if constraint.low else "true"
     high = f"{length} <= {constraint.max}" if constraint.max is not None else "true"
-    return both((has(at, "length"), low, high))
+    return both((has(at, "text"), low, high))
 
 
 def _under(path: str, root: str) -> str:
@@ -195,7 +203,8 @@ def _under(path: str, root: str) -> str:
 
 
 def _path(constraint: Path, at: str) -> str:
-    return both((has(at, "path"), _under(member(at, "path"), constraint.root)))
+    text = member(at, "text")
+    return both((has(at, "text"), has(text, "path"), _under(member(text, "path"), constraint.root)))
 
 
 def _host(host: str, patterns: Iterable[str]) -> str:
@@ -207,11 +216,13 @@ def _host(host: str, patterns: Iterable[str]) -> str:
 
 
 def _email(constraint: Email, at: str) -> str:
-    return both((has(at, "domain"), _host(member(at, "domain"), constraint.domains)))
+    text = member(at, "text")
+    return both((has(at, "text"), has(text, "domain"), _host(member(text, "domain"), constraint.domains)))
 
 
 def _url(constraint: Url, at: str) -> str:
-    url = member(at, "url")
+    text = member(at, "text")
+    url = member(text, "url")
     scheme, port, path = (member(url, name) for name in ("scheme", "port", "path"))
     fronts = []
     for name in sorted(set(constraint.schemes)):
@@ -219,26 +230,18 @@ def _url(constraint: Url, at: str) -> str:
         ports = (not_(has(url, "port")) if each is None else both((has(url, "port"), f"{port} == {each}")) for each in allowed)
         fronts.append(both((f"{scheme} == {quoted(name)}", either(ports))))
     below = both((has(url, "path"), _under(path, constraint.path))) if constraint.path is not None else "true"
-    return both((has(at, "url"), either(fronts), _host(member(url, "host"), constraint.hosts), below))
-
-
-def _glob(constraint: Glob, at: str) -> str:
-    return both((has(at, "text"), glob(member(at, "text"), constraint.pattern)))
-
-
-def _regex(constraint: Regex, at: str) -> str:
-    found = regex(member(at, "text"), member(at, "length"), constraint.pattern)
-    return both((has(at, "text"), has(at, "length") if member(at, "length") in found else "true", found))
+    return both((has(at, "text"), has(text, "url"), either(fronts), _host(member(url, "host"), constraint.hosts), below))
 
 
 def _cidr(constraint: Cidr, at: str) -> str:
     network = ipaddress.ip_network(constraint.network)
-    return both((has(at, "address"), f"{member(at, 'address')}.isInRange(ip({quoted(str(network))}))"))
+    text = member(at, "text")
+    return both((has(at, "text"), has(text, "address"), f"{member(text, 'address')}.isInRange(ip({quoted(str(network))}))"))
 
 
 _EXPRESSIONS: Final[dict[type[Constraint], Callable[[Any, str], str]]] = {
-    Exact: lambda constraint, at: _equal(at, (constraint.value,)),
-    OneOf: lambda constraint, at: _equal(at, constraint.values),
+    Exact: lambda constraint, at: equal(at, (constraint.value,)),
+    OneOf: lambda constraint, at: equal(at, constraint.values),
     NotOneOf: _not_one_of,
     Range: _range,
     Contains: _contains,
@@ -251,7 +254,7 @@ _EXPRESSIONS: Final[dict[type[Constraint], Callable[[Any, str], str]]] = {
     Path: _path,
     Email: _email,
     Url: _url,
-    Glob: _glob,
+    Glob: lambda constraint, at: both((has(at, "text"), glob(f"{at}.text", constraint.pattern))),
     Cidr: _cidr,
-    Regex: _regex,
+    Regex: lambda constraint, at: both((has(at, "text"), regex(f"{at}.text", constraint.pattern))),
 }

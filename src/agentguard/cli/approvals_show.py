@@ -45,7 +45,7 @@ def _document(desk: Desk, request: Request, weighed: list[Weighed]) -> dict[str,
         "arguments": thaw(question.arguments),
         "followed": thaw(question.followed) if question.followed is not None else None,
         "reason": request.reason,
-        "rule": request.terms.place,
+        "rule": request.place,
         "initiator_may_answer": request.terms.initiator,
         "agents": list(request.agents),
         "execution": request.execution,
@@ -79,7 +79,7 @@ def _lines(out: Console, desk: Desk, request: Request, weighed: list[Weighed]) -
         yield from ([(rail, "dim"), (part, "")] for rail, part in rendered(changed, out.width))
     yield [("on behalf  ", "dim"), (who, "" if authenticated else "warn")]
     yield [("because    ", "dim"), (printable(request.reason, 1000), "")]
-    rule = f"  [{printable(request.terms.place)}]" if request.terms.place else ""
+    rule = f"  [{printable(request.place)}]" if request.place else ""
     yield [
         ("needs      ", "dim"),
         (needs(request), ""),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
@@ -28,6 +28,7 @@ from agentguard.cli.log_options import (
     filter_of,
 )
 from agentguard.cli.progress import bar
+from agentguard.cli.terminal import result, say
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def export(
     since: SinceOption = None,
     until: UntilOption = None,
     home: HomeOption = DEFAULT_HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="With --output: say what was written as one JSON document.")] = False,
 ) -> None:
     """Write records for other tools: OCSF 1.8 events (API Activity with `security_control`) for a SIEM, W3C PROV, CSV, Parquet.
 
@@ -72,42 +74,47 @@ def export(
         since=since, until=until,
     )  # fmt: skip
     place = existing_home(home)
-    if form is Format.PROV:
-        _provenance(place, wanted, output)
-        return
-    if form is Format.OCSF and type_ not in (None, "decision"):
-        raise InvalidInput("an OCSF event is about a call", place="--type", hint="leave --type out, or export csv or parquet")
+    _fitting(form, wanted, output, as_json)
     with bar("reading the log") as progress:
-        _table(form, place, wanted, output, progress)
+        count = _write(form, place, wanted, output, progress)
+    if output is not None:
+        answer = {"format": form, "output": str(output), "written": count}
+        result(as_json, answer, lambda out: say(out, ("written", "good"), f" {count} {_WHAT[form]} to {output}"))
 
 
-def _table(form: Format, home: Path, wanted: Filter, output: Path | None, progress: Progress) -> None:
-    from agentguard.exports import events, records, write_csv, write_parquet
+_WHAT: Final = {Format.OCSF: "events", Format.PROV: "nodes and relations", Format.CSV: "rows", Format.PARQUET: "rows"}
 
-    if form is Format.PARQUET:
-        if output is None:
-            raise InvalidInput("a Parquet file needs a name", place="--output")
+
+def _fitting(form: Format, wanted: Filter, output: Path | None, as_json: bool) -> None:
+    """Raises InvalidInput where the options do not go together."""
+    from agentguard.queries import Filter
+
+    if form is Format.PROV and (wanted.task is None or wanted != Filter(task=wanted.task)):
+        raise InvalidInput("PROV is written for one task, and for all of it", place="--format prov", hint="give --task ID and nothing else")
+    if form is Format.OCSF and wanted.type not in (None, "decision"):
+        raise InvalidInput("an OCSF event is about a call", place="--type", hint="leave --type out, or export csv or parquet")
+    if output is None and (as_json or form is Format.PARQUET):
+        what = "what was written can only be told beside it" if as_json else "a Parquet file needs a name"
+        raise InvalidInput(what, place="--output", hint="give --output FILE")
+
+
+def _write(form: Format, home: Path, wanted: Filter, output: Path | None, progress: Progress) -> int:
+    """Write the export; how many events, rows, or nodes and relations there are in it."""
+    from agentguard.exports import events, provenance, records, write_csv, write_parquet
+
+    if form is Format.PARQUET and output is not None:
         with _placed(output) as temporary:
-            write_parquet(records(home, wanted, progress), temporary)
-        return
+            return write_parquet(records(home, wanted, progress), temporary)
     with _out(output) as out:
         if form is Format.CSV:
-            write_csv(records(home, wanted, progress), out)
-        else:
-            for event in events(home, wanted, progress):
-                out.write(json.dumps(event) + "\n")
+            return write_csv(records(home, wanted, progress), out)
+        if form is Format.OCSF:
+            return sum(out.write(json.dumps(event) + "\n") > 0 for event in events(home, wanted, progress))
+        from agentguard.records import read_lineage
 
-
-def _provenance(home: Path, wanted: Filter, output: Path | None) -> None:
-    from agentguard.exports import provenance
-    from agentguard.queries import Filter
-    from agentguard.records import read_lineage
-
-    if wanted.task is None or wanted != Filter(task=wanted.task):
-        raise InvalidInput("PROV is written for one task, and for all of it", place="--format prov", hint="give --task ID and nothing else")
-    document = provenance(read_lineage(home, wanted.task), wanted.task)
-    with _out(output) as out:
+        document = provenance(read_lineage(home, wanted.task), str(wanted.task))
         out.write(json.dumps(document, indent=2) + "\n")
+        return sum(len(members) for section, members in document.items() if section != "prefix")
 
 
 @contextmanager

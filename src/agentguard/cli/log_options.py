@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -60,7 +61,9 @@ def filter_of(
 ) -> Filter:
     """The filter that these options make. Raises InvalidInput."""
     if code is not None and code not in set(Code):
-        raise InvalidInput(f"there is no code {code!r:.40}", place="--code", hint=f"one of {', '.join(sorted(Code))}")
+        near = get_close_matches(code, list(Code), 1)
+        hint = f"did you mean {near[0]}?" if near else "`agentguard log query --denials` shows those that occur"
+        raise InvalidInput(f"there is no code {code!r:.40}", place="--code", hint=hint)
     bounds = {"since": moment(since, "--since"), "until": moment(until, "--until")}
     decided = str(verdict) if verdict is not None else None
     return Filter(agent, tool, initiator, task, artifact, decided, code, type, **bounds)

@@ -42,6 +42,10 @@ def prove(
         str | None,
         typer.Option("--check", metavar="FILE", help="Check a proof instead (`-`: standard input). One of growth needs --since too."),
     ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="With --check: the record's bytes, if the proof does not bring them along."),
+    ] = None,
     witness: WitnessOption = None,
     key: KeyOption = None,
     home: HomeOption = DEFAULT_HOME,
@@ -60,10 +64,11 @@ def prove(
     if check is not None:
         if what is not None:
             raise InvalidInput("--check needs no EXECUTION: the proof says what it proves")
-        _check(check, since, shard, log_keys(home, key), witness, as_json)
+        old = _one(since, shard)[1] if since is not None else None
+        _check(check, old, read_bytes(record) if record is not None else None, log_keys(home, key), witness, as_json)
         return
-    if witness or key:
-        raise InvalidInput("--witness and --key are for --check", hint="the log's own key is in the home")
+    if witness or key or record:
+        raise InvalidInput("--witness, --record and --key are for --check", hint="the log's own key is in the home")
     keys = log_keys(home, None)
     if since is not None:
         if what is not None:
@@ -107,7 +112,7 @@ def _inclusion(home: Path, keys: LogKeys, shard: str, index: int, record: bytes)
         "shard": shard,
         "index": index,
         "size": parse_checkpoint(parse_note(proof.checkpoint).text).size,
-        "record": record.decode("utf-8"),
+        "record": proof.record.decode("utf-8") if proof.record is not None else None,
         "path": [to_base64(item) for item in proof.path],
         "checkpoint": proof.checkpoint.decode("utf-8"),
         "text": proof.format().decode("utf-8"),
@@ -154,15 +159,14 @@ def _one(file: Path, shard: str | None) -> tuple[str, bytes]:
     return found[0]
 
 
-def _check(file: str, since: Path | None, shard: str | None, keys: LogKeys, witness: list[str] | None, as_json: bool) -> None:
+def _check(file: str, old: bytes | None, record: bytes | None, keys: LogKeys, witness: list[str] | None, as_json: bool) -> None:
     from agentguard.log.proofs import check_growth, check_inclusion
     from agentguard.tlog_proof import MAX_PROOF
 
     data = read_bytes(file, MAX_PROOF)
     witnesses = witness_keys(witness)
     try:
-        old = _one(since, shard)[1] if since is not None else None
-        proven = check_inclusion(data, keys, witnesses) if old is None else check_growth(data, old, keys, witnesses)
+        proven = check_inclusion(data, keys, witnesses, record) if old is None else check_growth(data, old, keys, witnesses)
     except InvalidInput as error:
         complain(f"{file}: not proven: {error.message}")
         leave(FAILED)

@@ -43,8 +43,13 @@ def tiles(
         raise InvalidInput("--key is for --check", hint="the log's own key is in the home")
     from agentguard.log.site import write_sites
 
-    with counting("writing tiles") as progress:
-        sites = list(write_sites(home, directory, log_keys(home, None), progress))
+    keys = log_keys(home, None)
+    try:
+        with counting("writing tiles") as progress:
+            sites = list(write_sites(home, directory, keys, progress))
+    except InvalidInput as error:  # site and log do not fit together: something was found, not given
+        complain(str(error))
+        leave(FAILED)
     answer = [{"shard": site.shard, "directory": str(site.directory), "before": site.before, "size": site.size} for site in sites]
     result(as_json, {"sites": answer}, lambda out: _say(out, answer))
 

@@ -84,7 +84,11 @@ def serve(
         raise AgentguardError(f"a witness needs starlette and uvicorn ({error}): pip install 'agentguard[server]'") from None
     from agentguard.witness import Logs, Witness
 
-    with Witness(state / "witness.db", _key(state), name, Logs(log)) as witness:
+    try:
+        logs = Logs(log)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, place="--log", hint=error.hint) from None
+    with Witness(state / "witness.db", _key(state), name, logs) as witness:
         print(witness.key.verifier_key(), flush=True)
         config = uvicorn.Config(
             witness_app(witness),

@@ -48,7 +48,7 @@ def sign(
     ] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make the key, if there is none.")] = False,
     public: Annotated[
-        Path | None, typer.Option("--public", metavar="FILE", help="Write the public key there, a JWK for `agentguard policy fetch --trust`.")
+        Path | None, typer.Option("--public", metavar="FILE", help="Write the public key there, for `policy fetch --trust`.")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,

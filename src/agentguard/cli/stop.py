@@ -29,6 +29,14 @@ def stop(
     everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
     lift: Annotated[bool, typer.Option("--lift", help="Take exactly this stop back.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what is stopped, and change nothing.")] = False,
+    sign: Annotated[
+        str | None,
+        typer.Option(
+            "--sign",
+            metavar="SPAN",
+            help="With --list: signed by this home's issuer, good so long (12h, 7d), for `agentguard policy sign --revocations`.",
+        ),
+    ] = None,
     by: ByOption = None,
     reason: ReasonOption = "",
     home: HomeOption = DEFAULT_HOME,
@@ -46,8 +54,13 @@ def stop(
     if listing:
         if targets or lift:
             raise InvalidInput("--list changes nothing and takes no target", place="stop")
-        _list(home, as_json)
+        if sign is not None:
+            print(_signed(home, sign))
+        else:
+            _list(home, as_json)
         return
+    if sign is not None:
+        raise InvalidInput("--sign belongs to --list", place="stop")
     if len(targets) != 1:
         found = " and ".join(f"--{kind}" for kind, _ in targets) or "nothing"
         raise InvalidInput(
@@ -116,7 +129,22 @@ def _say(out: Console, answer: dict[str, Any]) -> None:
     say(out, word, (_what(answer["kind"], answer["value"]), "name"), f"  by {answer['by']}{why}")
 
 
-def _list(home: Path, as_json: bool) -> None:
+def _signed(home: Path, span: str) -> str:
+    """What is stopped here as a signed list. Its number is the time in microseconds: it rises with each list, changed or only renewed."""
+    import time
+
+    from agentguard.cli.trust import ring_of
+    from agentguard.revocation_list import sign_list
+    from agentguard.spans import parse_span
+
+    now = time.time_ns()
+    issued, revoked = now // 10**9, []
+    for event in _stopped(home):
+        revoked.append({"kind": event.kind, "value": event.value, "time": max(event.time_ns // 10**9, 1), "reason": event.reason})
+    return sign_list(ring_of(home).issuer(), number=now // 1000, issued=issued, expires=issued + parse_span(span), revoked=revoked)
+
+
+def _stopped(home: Path) -> list[Event]:
     from agentguard.state import State
 
     events: list[Event] = []
@@ -126,7 +154,11 @@ def _list(home: Path, as_json: bool) -> None:
             events = [event for kind in state.revocations().active.values() for event in kind.values()]
         finally:
             state.close()
-    events.sort(key=lambda event: event.time_ns)
+    return sorted(events, key=lambda event: event.time_ns)
+
+
+def _list(home: Path, as_json: bool) -> None:
+    events = _stopped(home)
     answer = {
         "stopped": [
             {"kind": str(event.kind), "value": event.value, "by": event.by, "reason": event.reason, "time": str(event.time_ns)}

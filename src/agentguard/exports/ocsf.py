@@ -88,7 +88,7 @@ def event_of(call: Call) -> dict[str, Any]:
             "profiles": ["security_control"],
             "product": {"name": "agentguard", "vendor_name": "agentguard", "version": _text(record.get("guard")) or "unknown"},
             "uid": _text(record.get("id")) or "unknown",
-            "correlation_uid": _text(record.get("task")) or "none",
+            **({"correlation_uid": record["task"]} if _text(record.get("task")) else {}),
             "original_event_uid": f"{shard}/{index}",
             "original_time": _text(record.get("time")) or "0",
             "log_provider": "agentguard",
@@ -146,7 +146,7 @@ def _actor(record: Mapping[str, Any], policy: Mapping[str, Any]) -> dict[str, An
         actor["user"] = {"uid": _text(who.get("id")) or "unknown", "type_id": 0, "type": "Unknown"}
         if _text(who.get("method")) not in (None, "asserted"):  # nobody stands for what was only asserted
             actor["idp"] = {"name": who["method"]}
-    if record.get("task"):
+    if _text(record.get("task")):
         actor["session"] = {"uid": record["task"]}
     return actor
 

@@ -30,8 +30,9 @@ COLUMNS: Final[Mapping[str, type]] = {
     "lock": str, "tool_version": str, "guard": str, "arguments": str, "bound": str, "output": str, "reasons": str, "by": str, "leaf": str,
 }  # fmt: skip
 #: Rows that are written to Parquet together, and held for that.
-_GROUP: Final = 16_384
+_GROUP: Final = 8192
 #: What makes a formula, at the beginning of a cell or behind what another spreadsheet takes for the end of one.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._]*")
 _FORMULA: Final = re.compile(r"(^[\s'\"]*|[;|][\s'\"]*)(?=[=+\-@])")
 
 
@@ -81,7 +82,7 @@ def _cell(value: Any) -> str:
         return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
     if type(value) is not str:
         return str(value).lower() if type(value) is bool else str(value)
-    return _FORMULA.sub(r"\1'", printable(value, len(value)))
+    return value if _PLAIN.fullmatch(value) else _FORMULA.sub(r"\1'", printable(value, len(value)))
 
 
 def write_parquet(entries: Iterable[Entry], path: Path) -> int:
@@ -97,7 +98,7 @@ def write_parquet(entries: Iterable[Entry], path: Path) -> int:
     try:
         with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
             while group := list(islice(every, _GROUP)):
-                writer.write_table(arrow.Table.from_pylist(group, schema))
+                writer.write_table(arrow.table({name: [row[name] for row in group] for name in COLUMNS}, schema))
                 count += len(group)
     except OSError as error:
         raise InvalidInput(f"cannot be written: {error.strerror or error}", place=str(path)) from None

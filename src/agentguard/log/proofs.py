@@ -27,6 +27,7 @@ from agentguard.log.identity import LogKeys
 from agentguard.log.layout import hold_lock, is_shard_id, make_directory
 from agentguard.log.manifest import keys_of
 from agentguard.log.reader import iter_records
+from agentguard.log.thin import Removed, leaf_of
 from agentguard.log.tiles import Tiles
 from agentguard.log.witnessed import cosigned_notes
 from agentguard.merkle import consistency_proof, inclusion_proof
@@ -41,7 +42,8 @@ def prove_inclusion(
     home: Path, shard: str, index: int, key: PublicKey | LogKeys, record: bytes, progress: Progress | None = None
 ) -> TlogProof:
     """Prove that `record` is number `index` of a shard, under the newest checkpoint that a witness cosigned if one covers it, else under
-    the newest of all. Raises InvalidInput if there is no signed checkpoint that covers it, or if it is not that record."""
+    the newest of all. If retention removed the record, the proof does not bring it along. Raises InvalidInput if there is no signed
+    checkpoint that covers it, or if it is not that record."""
     keys = keys_of(home, key)
     head = _head(home, shard, keys)
     if head.size <= index:
@@ -51,8 +53,9 @@ def prove_inclusion(
     note, checkpoint = _cosigned(home, shard, keys, index, head.size) or (head.note, Checkpoint("", head.size, head.root))
 
     def attempt(tiles: Tiles) -> TlogProof | None:
-        proof = TlogProof(index, inclusion_proof(tiles.node, index, checkpoint.size), note, record)
-        return proof if proof.proves(record, checkpoint) else None
+        shown = None if isinstance(record, Removed) else record
+        proof = TlogProof(index, inclusion_proof(tiles.node, index, checkpoint.size), note, shown)
+        return proof if proof.proves_leaf(leaf_of(record), checkpoint) else None
 
     return _with_tiles(home, shard, head, attempt, progress)
 

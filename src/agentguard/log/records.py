@@ -76,7 +76,7 @@ def read_known(records: Sequence[bytes]) -> list[Any] | None:
     the time. A newline is printed behind each of them and nowhere else; so if there are as many as records, no record holds one, and each
     line is a record.
     """
-    text = b"\n".join(records) + b"\n"
+    text = b"\n".join((*records, b""))
     try:
         known = _decode_known(text)
         return known if len(known) == len(records) and text.isascii() and _encode_known(known) == text else None
@@ -135,15 +135,15 @@ class Audit:
     def add(self, records: Sequence[bytes], offsets: Sequence[int], file: str) -> Sequence[bytes]:
         """Look at records, and where in the file they stand. Returns those that have a `detail`, and perhaps more."""
         known = read_known(records)
-        notes: Sequence[bytes] = records
+        notes: list[bytes] = []
         if known is None:
+            notes += records
             known = [self._carefully(record, Place(file, offset)) for record, offset in zip(records, offsets, strict=True)]
-        else:
-            notes = [records[at] for at, record in enumerate(known) if record.detail is not UNSET]
         seen, open_, outcomes = self._seen, self._open, self._outcomes
         for at, record in enumerate(known):
             identity, kind = record.id, record.type
             if record.detail is not UNSET:
+                notes.append(records[at])
                 self._carefully(records[at], Place(file, offsets[at]))
             if type(identity) is str:
                 code = hash(identity)

@@ -1,0 +1,1 @@
+"""What agentguard makes, verified by code of others."""
