@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEEP ?=
 MODEL ?=
 
-.PHONY: demo test test-full test-foreign test-adapters test-matrix lint types imports bench soak clean help
+.PHONY: demo test test-full test-foreign test-adapters test-matrix lint types imports bench soak fuzz clean help
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -48,6 +48,10 @@ bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of the
 soak: $(VENV)/.dev ## what takes minutes: long sweeps, and the property tests for a long time
 	$(BIN)/pytest -m soak
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property tests/second
+
+fuzz: $(VENV)/.dev ## atheris on every reader, a minute each (SECONDS=60)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	for target in policy artifact call condition; do PYTHONPATH=tests $(BIN)/python -m fuzz.run $$target $(or $(SECONDS),60) || exit 1; done
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

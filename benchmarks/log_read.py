@@ -5,8 +5,9 @@
     python benchmarks/log_read.py --keep DIR      # leave the logs there, and use them again
 
 The logs hold what a guard writes, in its own record forms: calls that were allowed, each with its outcome, and one in sixteen refused.
-`process` has one append a record, as a lone caller makes them; `group` a checkpoint for 64 records, as `fsync` durability under load.
-Each figure is of a fresh process: CPU seconds, and the memory that it gained over reading a log of a hundredth of the size.
+`process` has one append a record, as a lone caller makes them; `group` a checkpoint for 64 records, as `fsync` durability under load;
+questions and exports are asked of a log of a tenth (`tenth`). Each figure is of a fresh process: CPU seconds, and the memory that it
+gained over the same with a log of a hundredth.
 """
 
 from __future__ import annotations
@@ -227,18 +228,17 @@ def main() -> None:
 
 
 def run(folder: Path, count: int, rounds: int) -> None:
-    homes = {f"process-{size}": (size, 1) for size in (count // 100, count)} | {f"group-{count}": (count, 64)}
-    for name, (size, group) in homes.items():
-        make(folder / name, size, group)
-    small, process, group_ = (folder / name for name in homes)
-    plan = [("hashing", process), ("verify", process), ("verify", group_)]
-    plan += [(what, process) for what in MEASURES if what not in ("hashing", "verify")]
+    sizes = {"small": (count // 100, 1), "tenth": (count // 10, 1), "process": (count, 1), "group": (count, 64)}
+    homes = {name: folder / f"{name}-{size}" for name, (size, _) in sizes.items()}
+    for name, (size, group) in sizes.items():
+        make(homes[name], size, group)
+    again = [("hashing", "process"), ("verify", "process"), ("verify", "group")] * rounds
+    once = [("reading", "process"), ("index", "process"), ("query", "tenth"), ("ocsf", "tenth"), ("csv", "tenth"), ("parquet", "tenth")]
     samples: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for _ in range(rounds):
-        for what, home in plan:
-            samples.setdefault((what, home.name.partition("-")[0]), []).append(fresh(what, home))
-    base = {what: fresh(what, small)["peak_kb"] for what in dict(plan)}
-    rows = [row(what, log, found, base[what]) for (what, log), found in samples.items()]
+    for what, name in again + once:
+        samples.setdefault((what, name), []).append(fresh(what, homes[name]))
+    base = {what: fresh(what, homes["small"])["peak_kb"] for what in MEASURES}
+    rows = [row(what, name, found, base[what]) for (what, name), found in samples.items()]
     print(json.dumps({"records": count, "rows": rows, "goals": goals(rows), "python": platform.python_version()}, indent=1))
 
 

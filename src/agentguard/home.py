@@ -4,6 +4,8 @@
   keys/          issuer.pem, log.pem, holder-*.pem       0600, never leave
   log/           shards of the transparency log          the truth
   heads/         remembered heads, outside the log
+  witnessed/     what witnesses cosigned                 proves itself
+  tiles/         tree nodes, to make proofs from         rebuilt from the log at any time
   objects/       chains, policies, locks, environments   by content
   side/          salts and values behind commitments     0600, erasable
   state.db       replay ids, counters, revocations       rebuilt from the log where it is behind

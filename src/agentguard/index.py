@@ -234,7 +234,8 @@ class Index:
         return sum(path.stat().st_size for path in files if before is None or path.name < before)
 
     def _unusable(self, error: Exception) -> InvalidInput:
-        return InvalidInput(f"the index cannot be used: {error}", place=str(self._path), hint="it may be deleted at any time; `log query --fresh` does without it")
+        hint = "it may be deleted at any time; `log query --fresh` does without it"
+        return InvalidInput(f"the index cannot be used: {error}", place=str(self._path), hint=hint)
 
     # asking
 

@@ -8,12 +8,12 @@ import ctypes
 import linecache
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -28,7 +28,6 @@ from support.disks import Caller, Disk, queued, until
 from support.logs import KEY, fresh, open_log, small
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -294,23 +293,27 @@ class TestForks:
         assert verify(tmp_path, KEY.public).findings == ()
 
 
-WORKER = """
-import os, sys, threading
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-from support.logs import open_log
-log = open_log(Path(sys.argv[1]), sys.argv[2], segment_bytes=30_000)
-def work(name):
-    number = 0
-    while True:
-        record = b'{{"id":"%d-%d-%d"}}' % (os.getpid(), name, number)
-        log.append(record)
-        os.write(1, record + b"\\n")
-        number += 1
-for name in range(4):
-    threading.Thread(target=work, args=(name,), daemon=True).start()
-threading.Event().wait()
-"""
+def worker(home: Path, durability: Durability) -> tuple[int, int]:
+    """A process of 4 threads that append, and say what was acknowledged: its id, and the pipe to read from."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    try:
+        log = open_log(home, durability, segment_bytes=30_000)
+
+        def work(name: int) -> None:
+            for number in count():
+                record = b'{"id":"%d-%d-%d"}' % (os.getpid(), name, number)
+                log.append(record)
+                os.write(writer, record + b"\n")
+
+        for name in range(4):
+            threading.Thread(target=work, args=(name,), daemon=True).start()
+        signal.pause()
+    finally:
+        os._exit(1)
 
 
 class TestKilled:
@@ -318,15 +321,14 @@ class TestKilled:
         """4 workers of 4 threads each on one home, killed in mid load, again and again."""
         acknowledged: set[bytes] = set()
         for _ in range(rounds):
-            command = [sys.executable, "-c", WORKER.format(tests=str(ROOT)), str(home), durability]
-            workers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-            for worker in workers:
-                assert worker.stdout is not None
-                worker.stdout.readline()  # it is at work
-            for worker in workers:
-                worker.kill()
-            for worker in workers:
-                acknowledged.update(line for line in worker.communicate()[0].splitlines() if line.endswith(b"}"))
+            workers = [worker(home, durability) for _ in range(4)]
+            first = [os.read(reader, 100) for _, reader in workers]  # all are at work
+            for pid, _ in workers:
+                os.kill(pid, signal.SIGKILL)
+            for (pid, reader), begun in zip(workers, first, strict=True):
+                os.waitpid(pid, 0)
+                with os.fdopen(reader, "rb") as pipe:
+                    acknowledged.update(line for line in (begun + pipe.read()).splitlines() if line.endswith(b"}"))
         logs = [open_log(home, durability) for _ in range(4)]  # recovers every shard
         assert len({log.shard for log in logs}) == 4
         for log in logs:
@@ -340,7 +342,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("durability", BOTH)
     def test_nothing_acknowledged_is_lost(self, tmp_path: Path, durability: Durability) -> None:
-        self.kill(tmp_path, durability, 2)
+        self.kill(tmp_path, durability, 5)
 
     @pytest.mark.soak
     @pytest.mark.parametrize("durability", BOTH)

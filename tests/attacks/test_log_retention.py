@@ -117,8 +117,12 @@ class TestRemoved:
         assert check_inclusion(prove_inclusion(worked, shard, index, keys, record).format(), keys, record=record)
         with pytest.raises(InvalidInput, match="was removed by retention"):
             read_record(worked, shard, index)
-        with pytest.raises(InvalidInput):
-            prove_inclusion(worked, shard, index, keys, Removed.of(leaf_of(record)))
+        without = prove_inclusion(worked, shard, index, keys, Removed.of(leaf_of(record)))
+        assert without.record is None
+        assert check_inclusion(without.format(), keys, record=record)
+        for other in (Removed.of(bytes(32)), bytes(Removed.of(leaf_of(record)))):  # the second only says that it is one
+            with pytest.raises(InvalidInput):
+                prove_inclusion(worked, shard, index, keys, other)
 
     def test_a_guard_works_on(self, worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         remove(worked)

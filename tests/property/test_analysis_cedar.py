@@ -143,16 +143,7 @@ def test_a_pattern_of_classes_takes_the_same_texts(pattern: str) -> None:
 
 TESTS = [
     *("x == y", "x != y", 'x == "a"', "x != 1.0", "true == x", "x == null", "x", "has(x)", "has(y)", "x == 0.3"),
-    *(
-        'x in ["a", 1, null]',
-        'y in [true, "a*b", 2.5]',
-        "x < 2.5",
-        "2 <= x",
-        "x > y",
-        "x >= 0.3",
-        "0.12345 < x",
-
-    ),
+    *('x in ["a", 1, null]', 'y in [true, "a*b", 2.5]', "x < 2.5", "2 <= x", "x > y", "x >= 0.3", "0.12345 < x"),
     *('starts_with(x, "a")', 'ends_with(y, "/b")', 'contains(x, "*")', 'contains(y, "\\\\")', 'contains(x, "")', "len(x) < 3", "x + y < 3"),
 ]
 conditions = st.recursive(

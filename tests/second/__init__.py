@@ -1,6 +1,6 @@
 """A second, independent evaluator of agentguard's decision, for differential tests.
 
-Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens-02 alone. It imports nothing from
+Written from DESIGN.md, AAT.md, draft-niyikiza-oauth-attenuating-agent-tokens-02 and docs/policy*.md alone. It imports nothing from
 ``agentguard``; it is slow on purpose, and each file is one chapter:
 
 ==================  =====================================================================
@@ -18,6 +18,9 @@ Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens
 ``proof``           the proof-of-possession JWT (draft step 7)
 ``rules``           the policy language, version 1
 ``evaluator``       ``evaluate``: stages 0 to 10 in order
+``written_out``     what an agent holds once groups and tags are written out
+``wall_clock``      hours
+``standing``        ``judge``: the policy's stages 10 and 12 and its budgets, after a history
 ``mint``            signing tokens for tests
 ``universe``        the small world that the strategies draw from
 ``chooser``         where choices come from
@@ -25,6 +28,7 @@ Written from DESIGN.md, AAT.md and draft-niyikiza-oauth-attenuating-agent-tokens
 ``recipe``          a chain written down before it is signed; the damage done to it
 ``faults``          what goes wrong in a case
 ``strategies``      ``cases()`` for hypothesis, ``seeded_case(seed)`` for long runs
+``standing_strategies``  policies with standing rules, histories and calls
 ``corpus``          cases without chance: all damages, all pairs of constraints, all values
 ==================  =====================================================================
 """

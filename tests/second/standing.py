@@ -114,9 +114,9 @@ def _needs_approval(document: Document, past: list[Call], call: Call) -> bool:
         if names(document, _subject(rule), call.tool) and _asks(rule.get("when"), call.arguments):
             return True
     for rule, calls in _sequences(document, past, call):
-        if "only_after_approval" in rule and names(document, _subject(rule), call.tool):
-            if not any(earlier.approved and names(document, _subject(rule), earlier.tool) for earlier in calls):
-                return True
+        about = "only_after_approval" in rule and names(document, _subject(rule), call.tool)
+        if about and not any(earlier.approved and names(document, _subject(rule), earlier.tool) for earlier in calls):
+            return True
     return False
 
 

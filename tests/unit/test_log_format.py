@@ -6,16 +6,17 @@ import os
 import tempfile
 from pathlib import Path
 
-from agentguard.checkpoint import verifier_key
 from agentguard.log import verify
 from agentguard.log.frames import CHECKPOINT, FINAL, HEAD, TAIL, Frame, read_frames
-from agentguard.log.layout import head_path, log_name, make_directory, origin_of, shard_directory, try_lock
+from agentguard.log.identity import LogKeys
+from agentguard.log.layout import head_path, make_directory, shard_directory, try_lock
 from agentguard.log.manifest import manifest_path, write_manifest
 from agentguard.log.recovery import recover
 from agentguard.log.shard import ShardWriter
 from support.logs import KEY, Ticking
 
 SHARD = "00112233aabbccdd"
+KEYS = LogKeys.first(KEY.public)
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "log-format.md"
 
 
@@ -53,7 +54,7 @@ def blocks(home: Path) -> dict[str, str]:
     frames = list(read_frames(descriptor, segment.name, 0, len(data)))
     os.close(descriptor)
     return {
-        "verifier keys": f"{verifier_key(log_name(KEY.public), KEY.public)}\n{verifier_key(origin_of(KEY.public, SHARD), KEY.public)}",
+        "verifier keys": f"{KEYS.verifier_key()}\n{KEYS.verifier_key(SHARD)}",
         "manifest": manifest_path(home).read_text("utf-8").rstrip("\n"),
         "segment": "\n".join(describe(frame, data) for frame in frames),
         "head": head_path(home, SHARD).read_text("utf-8").rstrip("\n"),

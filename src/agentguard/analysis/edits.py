@@ -96,9 +96,9 @@ def widened(constraint: Constraint, value: Frozen) -> Json:
 def _stretched(constraint: Constraint, value: Frozen) -> Json | None:
     """Bounds moved as far as the value lies, where that is what the constraint has."""
     if isinstance(constraint, Range) and type(value) in (int, float):
-        low = constraint.min is not None and float(value) < constraint.low
-        members = {name: item for name, item in constraint.members().items() if not name.startswith("min" if low else "max")}
-        return {"range": {**members, "min" if low else "max": value}}
+        beyond = [bound for bound, is_so in (("min", float(value) < constraint.low), ("max", float(value) > constraint.high)) if is_so]
+        members = {name: item for name, item in constraint.members().items() if name[:3] not in beyond}
+        return {"range": {**members, **dict.fromkeys(beyond, value)}}
     if isinstance(constraint, Length) and type(value) is str:
         bounds = {**constraint.members(), "min" if len(value) < constraint.low else "max": len(value)}
         return {f"{bound}_length": count for bound, count in bounds.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,35 +27,39 @@ app = typer.Typer(
     "Example: `agentguard log witness submit https://witness.example --witness VKEY`",
 )
 
-StateOption = Annotated[
+OwnHomeOption = Annotated[
     Path,
-    typer.Option("--state", metavar="DIR", help="Where the witness keeps its key and its memory. Not a guard's home.", show_default=True),
+    typer.Option(
+        "--home", metavar="DIR", help="Where the witness keeps its key and its memory; not the home of a guard.", show_default=True
+    ),
 ]
 NameOption = Annotated[
     str, typer.Option("--name", metavar="NAME", help="The witness's name, a URL without its scheme: `witness.example/w1`.")
 ]
 UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="Where the witness is.")]
 OneWitness = Annotated[str, typer.Option("--witness", metavar="VKEY", help="Its verifier key, as `log witness key` prints it there.")]
-_STATE = Path("witness")
+_OWN_HOME = Path("witness")
 
 
-def _key(state: Path) -> LocalKey:
+def _key(home: Path) -> LocalKey:
     from agentguard.keys import LocalKey
     from agentguard.log.layout import make_directory
 
-    make_directory(state)
-    return LocalKey.load_or_create(state / "witness.pem")
+    if (home / "keys").exists():
+        raise InvalidInput("this is the home of a guard", place=str(home), hint="a witness is somebody else, with a home of its own")
+    make_directory(home)
+    return LocalKey.load_or_create(home / "witness.pem")
 
 
 @app.command("key")
-def key(name: NameOption, state: StateOption = _STATE, as_json: JsonOption = False) -> None:
+def key(name: NameOption, home: OwnHomeOption = _OWN_HOME, as_json: JsonOption = False) -> None:
     """Print the verifier key of the witness that runs here, and make one if there is none. Logs and verifiers need it.
 
     Example: `agentguard log witness key --name witness.example/w1`
     """
     from agentguard.cosignature import WitnessKey
 
-    text = WitnessKey(name, _key(state).public).verifier_key()
+    text = WitnessKey(name, _key(home).public).verifier_key()
     result(as_json, {"key": WitnessKey.parse(text).verifier_key()}, lambda out: print(text))
 
 
@@ -65,8 +70,9 @@ def serve(
         list[str], typer.Option("--log", metavar="VKEY", help="The verifier key of a log, as `log key` prints it there. May be repeated.")
     ],
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="The port; 0 takes a free one.", min=0, max=65535)] = 8650,
-    state: StateOption = _STATE,
+    port: Annotated[int, typer.Option("--port", help="The port.", min=1, max=65535)] = 8650,
+    home: OwnHomeOption = _OWN_HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """Be a witness: cosign the checkpoints of these logs, each only if it grew out of the one before, and refuse rollback and fork.
 
@@ -88,8 +94,10 @@ def serve(
         logs = Logs(log)
     except InvalidInput as error:
         raise InvalidInput(error.message, place="--log", hint=error.hint) from None
-    with Witness(state / "witness.db", _key(state), name, logs) as witness:
-        print(witness.key.verifier_key(), flush=True)
+    with Witness(home / "witness.db", _key(home), name, logs) as witness:
+        text = witness.key.verifier_key()
+        result(as_json, {"key": text, "host": host, "port": port}, lambda out: print(text))
+        sys.stdout.flush()
         config = uvicorn.Config(
             witness_app(witness),
             host=host,

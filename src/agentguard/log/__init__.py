@@ -7,7 +7,8 @@ report = verify(home, key.public)
 
 from agentguard.log.frames import Damage
 from agentguard.log.group import Done, Forsaken
-from agentguard.log.layout import Durability, log_name, origin_of
+from agentguard.log.identity import LogKeys
+from agentguard.log.layout import Durability
 from agentguard.log.log import Log
 from agentguard.log.reader import Entry, Lookup, iter_entries, iter_records, iter_runs, read_record, read_shards
 from agentguard.log.scan import Run
@@ -23,6 +24,7 @@ __all__ = [
     "Finding",
     "Forsaken",
     "Log",
+    "LogKeys",
     "Lookup",
     "Run",
     "Severity",
@@ -31,8 +33,6 @@ __all__ = [
     "iter_entries",
     "iter_records",
     "iter_runs",
-    "log_name",
-    "origin_of",
     "read_record",
     "read_shards",
     "verify",

@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agentguard.canonical import b64url_decode
 from agentguard.checkpoint import parse_verifier_key, verifier_key
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.log.layout import log_name
 
 _NAME = re.compile(r"(agentguard/[0-9a-f]{16})(?:/[0-9a-f]{16})?")
+
+
+def log_name(first: PublicKey) -> str:
+    """The name of a log, given its first key: `agentguard/` and the first 8 bytes of the key's thumbprint in hexadecimal."""
+    return f"agentguard/{b64url_decode(first.thumbprint())[:8].hex()}"
 
 
 @dataclass(frozen=True, slots=True)

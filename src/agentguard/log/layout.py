@@ -21,9 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from agentguard.canonical import b64url_decode
 from agentguard.errors import InvalidInput
-from agentguard.keys import PublicKey
 
 #: `fsync` survives a power loss, `process` a killed process (DESIGN §8).
 Durability = Literal["fsync", "process"]
@@ -33,16 +31,6 @@ _SEGMENT = re.compile(r"([0-9]{20})\.(seg|thin)")
 _CLAIM = re.compile(r"(?P<pid>[1-9][0-9]{0,9}) (?P<started>[0-9]+) (?P<boot>[0-9a-f-]{36}) (?P<inode>[0-9]+)\n")
 #: Where the system has no fdatasync, fsync does the same and a little more.
 datasync: Final = getattr(os, "fdatasync", os.fsync)
-
-
-def log_name(public: PublicKey) -> str:
-    """The name of the log that a key signs: `agentguard/` and the first 8 bytes of the key's thumbprint in hexadecimal."""
-    return f"agentguard/{b64url_decode(public.thumbprint())[:8].hex()}"
-
-
-def origin_of(public: PublicKey, shard: str) -> str:
-    """The origin of a shard's checkpoints, unique for key and shard."""
-    return f"{log_name(public)}/{shard}"
 
 
 def new_shard_id() -> str:

@@ -6,7 +6,7 @@ that was rewritten another root. This is how a stranger notices what the log's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -83,10 +83,6 @@ class Memory:
 
     def _add(self, shard: str, checkpoint: Checkpoint, file: str) -> None:
         self._points.setdefault(shard, []).append(_Point(checkpoint, file, met=checkpoint.size == 0))
-
-    def sizes(self, shard: str) -> Sequence[int]:
-        """At which sizes of a shard `meet` wants to be told the root."""
-        return [point.checkpoint.size for point in self._points.get(shard, ())]
 
     def meet(self, shard: str, size: int, root: bytes) -> None:
         """The log's own tree has `size` records under `root` at this point."""

@@ -6,9 +6,11 @@ The argument, in order:
  2. the manifest's shards, the directories and the heads name the same shards
  3. per shard, segment by segment: the first frame names this shard, this index, the length of the segment before and the tree so far; every
     byte belongs to an intact frame; every commit seals the tree of all records so far
- 4. every checkpoint is signed, for this shard, this size and this root; manifests cited never get older
+ 4. every checkpoint is signed, for this shard, this size and this root, by the key in force; one key follows another only through a record
+    in which both say so (handover.py); manifests cited never get older
  5. the remembered head is one of these checkpoints; nothing is shorter than it says; it is not older than a final checkpoint allows
  6. every record is canonical JSON, no id stands twice, and every allowed call has an outcome (else it is *unknown*)
+ 7. every checkpoint that somebody remembers, or that a witness cosigned, has the root that the log had at its size (memory.py)
 
 It streams: memory does not grow with the segments. A log that is being written is verified up to its last commit. What it cannot see is a
 consistent older copy of everything, heads and manifest included: for that somebody else must remember a checkpoint.
@@ -58,8 +60,8 @@ Progress = Callable[[int, int], None]
 class Finding:
     """Something that is not as it should be. An `error` means that evidence was damaged, lost or rewritten.
 
-    kind     damage cut rollback head manifest shard signature record duplicate retention (errors; a shard that was never begun is a
-             warning); tail unsigned unknown orphan clock behind foreign removed (warnings)
+    kind     damage cut rollback head manifest shard signature key fork witness record duplicate retention (errors; a shard that was
+             never begun is a warning); tail unsigned unknown orphan clock behind foreign removed (warnings)
     file     the file it is about; `offset` is the byte in it, or None if it is about the whole file
     """
 
@@ -287,12 +289,12 @@ class _Verifier:
             walk.closed = walk.checkpoints
         if head is not None and event.note == head.note:
             walk.found = walk.checkpoints
-        self._memory.meet(shard, walk.frontier.size, walk.frontier.root())
+        size, root = walk.frontier.size, walk.frontier.root()
+        self._memory.meet(shard, size, root)
         try:
             if event.records and (handover := read_handover(event.records[-1], self._keys.origin(shard))) is not None:
-                before = walk.last
-                size, root = (before.size, before.root) if before is not None and before.size == walk.frontier.size - 1 else (-1, b"")
-                walk.key = self._succession.hand_over(handover, walk.key, size, root)
+                before = (walk.last.size, walk.last.root) if walk.last is not None and walk.last.size == size - 1 else (-1, b"")
+                walk.key = self._succession.hand_over(handover, walk.key, *before)
             signed = open_head(event.note, self._keys, shard)
             walk.key = walk.key or signed.key
             if signed.key != walk.key:
@@ -300,8 +302,8 @@ class _Verifier:
         except InvalidInput as error:
             self._error("signature", f"the checkpoint cannot be believed: {error.message}", path, event.offset)
             return
-        if signed.size != walk.frontier.size or signed.root != walk.frontier.root() or signed.final != event.final:
-            message = f"the checkpoint signs {signed.size} records, but stands after {walk.frontier.size}, or has another root or state"
+        if (signed.size, signed.root, signed.final) != (size, root, event.final):
+            message = f"the checkpoint signs {signed.size} records, but stands after {size}, or has another root or state"
             self._error("signature", message, path, event.offset)
         if self._manifest is not None and not self._follows(signed.manifest):
             self._error("rollback", f"the checkpoint cites another manifest of version {signed.manifest[0]}", path, event.offset)
