@@ -29,7 +29,7 @@ from agentguard.policy_approval import ApprovalRule
 from agentguard.sequences import Watch
 from agentguard.standing import Standing
 from second.standing import Call, judge
-from second.standing_strategies import RESTRICTING, worlds
+from second.standing_strategies import RESTRICTING, crowded, worlds
 from second.written_out import Document
 
 World = tuple[Document, list[Call], Call, bool | None]
@@ -149,8 +149,13 @@ def forgiving(self: Condition, arguments: Mapping[str, Any]) -> str | None:
 
 OPEN, UTC = Hours.open, ZoneInfo("UTC")
 JUDGE, CHARGE, ADD, ASKS, FAILURE = Watch.judge, Budget.charge, History.add, ApprovalRule.asks, Condition.failure
-HOLES: dict[str, tuple[str, type, str, Any]] = {
-    "at_most allows one more": ("sequence", Watch, "judge", not_judged("at_most", lambda need, count: count == need.high + 1)),
+HOLES: dict[str, tuple[Any, type, str, Any]] = {
+    "at_most allows one more": (
+        crowded("sequence", {"at_most": 2}),
+        Watch,
+        "judge",
+        not_judged("at_most", lambda need, count: count == need.high + 1),
+    ),
     "never_after is ignored": ("sequence", Watch, "judge", not_judged("never_after")),
     "before is ignored": ("sequence", Watch, "judge", not_judged("before")),
     "before counts failures": ("sequence", History, "add", lambda self, *rest, **how: ADD(self, *rest, **(how | {"ok": True}))),
@@ -161,7 +166,12 @@ HOLES: dict[str, tuple[str, type, str, Any]] = {
     "hours are ignored": ("hours", Hours, "open", lambda self, now: True),
     "hours are those of UTC": ("hours", Hours, "open", lambda self, now: OPEN(dataclasses.replace(self, _rules=UTC), now)),
     "a cost is not counted": ("budgets", Budget, "charge", uncharged),
-    "a sliding window is a fixed one": ("budgets", History, "_prior", lambda self, charge: 0),
+    "a sliding window is a fixed one": (
+        crowded("budgets", {"calls": 2, "per": "task", "window": {"sliding": "60s"}}),
+        History,
+        "_prior",
+        lambda self, charge: 0,
+    ),
     "when is turned round": ("approval", ApprovalRule, "asks", lambda self, bound: not ASKS(self, bound)),
     "nobody is asked": ("approval", Standing, "approval", lambda self, bound, counters: None),
 }
@@ -171,6 +181,6 @@ HOLES: dict[str, tuple[str, type, str, Any]] = {
 def test_a_planted_hole_is_found(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
     only, owner, name, planted = HOLES[hole]
     monkeypatch.setattr(owner, name, planted)
-    search = settings(max_examples=600, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False)
+    search = settings(max_examples=400, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
-        search(given(worlds(only))(agree))()
+        search(given(worlds(only) if isinstance(only, str) else only)(agree))()

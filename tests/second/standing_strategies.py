@@ -1,4 +1,4 @@
-"""Policies with standing rules, histories of one task and calls, for hypothesis. All tools take the same arguments: a condition fits each."""
+"""Policies with standing rules, histories of one task and calls, for hypothesis. All tools take the same arguments."""
 
 from __future__ import annotations
 
@@ -155,3 +155,14 @@ def _step() -> st.SearchStrategy[Any]:
     return st.tuples(
         st.sampled_from(["clerk", "clerk", "helper"]), tools, arguments, st.booleans(), st.booleans(), waits, st.integers(1, 3)
     )  # fmt: skip
+
+
+def crowded(kind: str, rule: Document) -> st.SearchStrategy[tuple[Document, list[Call], Call, bool | None]]:
+    """One rule, and up to four calls of the one tool it is about, at most some minutes apart."""
+    document = {"agentguard": 1, "name": "one", "agents": {"clerk": {"tools": {"pay": dict(ARGUMENTS)}, kind: [{**rule, "tool": "pay"}]}}}
+
+    def world(waits: list[int]) -> tuple[Document, list[Call], Call, bool | None]:
+        calls = [Call("clerk", "pay", {"amount": 1, "to": "ab"}, STARTS[0] + sum(waits[: n + 1])) for n in range(len(waits))]
+        return document, calls[:-1], calls[-1], None
+
+    return st.lists(st.sampled_from([0, 1, 59, 60, 61]), min_size=1, max_size=5).map(world)
