@@ -41,6 +41,7 @@ imports: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of their own (BENCH_ARGS="--quick")
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/policy.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/log.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/frameworks.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/log_read.py $(filter --quick,$(BENCH_ARGS))

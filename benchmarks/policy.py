@@ -1,0 +1,105 @@
+"""Speed of the policy: load, policy time of one call (bound arguments to verdict), and what rules about the past cost.
+
+python benchmarks/policy.py [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from agentguard.admission import Account, Charge, Need, Reservation
+from agentguard.canonical import freeze
+from agentguard.policy import Policy, load
+from agentguard.state import State
+
+
+def text(rules: int) -> str:
+    """A policy of so many tool rules, of 20 to an agent, with conditions, budgets and sequences at the one that is asked about."""
+    lines = ["agentguard: 1", "name: big", "agents:"]
+    for agent in range(max(1, rules // 20)):
+        lines += [f"  agent{agent}:", "    tools:"]
+        lines += [f"      tool{tool}: {{path: {{path: /srv}}, limit: {{range: {{min: 1, max: 50}}}}, note: any}}" for tool in range(20)]
+        if agent == 0:
+            lines += ['    where: {tool3: ["limit * 2 <= 100"]}']
+            lines += ["    sequence: [{tool: tool1, before: tool3}, {tool: tool3, never_after: tool2}, {tool: tool3, at_most: 1000000}]"]
+    return "\n".join(lines) + "\n"
+
+
+def timed(run: Callable[[], object], times: int) -> float:
+    """Microseconds of one run."""
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - start) / times * 1e6
+
+
+def judged(policy: Policy) -> Callable[[], object]:
+    arguments = freeze({"path": "/srv/a", "limit": 7, "note": "x"})
+    standing = policy.standing("agent0", "tool3")
+    assert standing is not None
+    counters = {key: 1 if "/done/" in key else 0 for key in (standing.watch.reads if standing.watch is not None else ())}
+
+    def run() -> object:
+        refused = (
+            policy.judge("agent0", "tool3", arguments) or standing.judge("tool3", 0, counters) or standing.approval(arguments, counters)
+        )
+        assert refused is None
+        return refused
+
+    return run
+
+
+def admitted(state: State, task: str, history: int) -> Callable[[], object]:
+    """One admission with a rule about the past, after so many calls of the same task."""
+    account = Account(task, "a", (Charge("seq//called/x", 2**53, "x"),), 2**40, (Need("seq//called/y", 0, 0),), ("seq//done/x",))
+    version, count = state.version(), 0
+
+    def run() -> object:
+        nonlocal count
+        count += 1
+        state.counts(task, ("seq//called/y", "seq//done/x"))
+        reservation = Reservation(f"{task}{count:08x}", "s", account, f"c{count:08x}", version)
+        answer = state.admit(reservation)
+        state.settle(reservation, "ok", (("seq//done/x", 1),))
+        return answer
+
+    for _ in range(history):
+        run()
+    return run
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true")
+    options.add_argument("--json", type=Path)
+    given = options.parse_args()
+    rounds, history = (3, 1_000) if given.quick else (9, 100_000)
+    small, large = judged(load(text(20))), judged(load(text(2_000)))
+    with tempfile.TemporaryDirectory() as directory, closing(State.open(Path(directory) / "state.db", durability="process")) as state:
+        short, long = admitted(state, "t1", 1), admitted(state, "t2", history)
+        rows: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, run, times in (
+                ("policy time, 20 rules (us)", small, 5_000),
+                ("policy time, 2,000 rules (us)", large, 5_000),
+                ("admission with a sequence rule, no history (us)", short, 300),
+                (f"the same after {history:,} calls (us)", long, 300),
+            ):
+                rows.setdefault(name, []).append(timed(run, times))
+            rows.setdefault("load 2,000 rules (ms)", []).append(timed(lambda: load(text(2_000)), 1) / 1e3)
+    medians = {name: round(statistics.median(values), 2) for name, values in rows.items()}
+    for name, value in medians.items():
+        print(f"{name:60} {value:10.2f}")
+    if given.json is not None:
+        given.json.write_text(json.dumps(medians, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
