@@ -8,6 +8,7 @@ log from end to end, and what must not rest on it reads the segments (`log verif
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +23,7 @@ from agentguard.log.layout import segments, shard_directory
 #: So many records are added in one transaction: another process waits no longer, and a rebuild that was killed goes on from there.
 _BATCH: Final = 20_000
 _REBUILDING_WOULD_NOT_HELP: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-    }
+    getattr(sqlite3, f"SQLITE_{name}") for name in ("BUSY", "LOCKED", "READONLY", "IOERR", "FULL", "CANTOPEN")
 )
 
 #: Told how many records were added, and how many bytes of the log were read of how many.
@@ -123,6 +117,10 @@ class Index:
                 yield row_of(shard, run.first + at, path.name, run.offsets[at], record)
 
     def _open(self) -> sqlite3.Connection:
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # and SQLite's files beside it likewise
+        except OSError as error:
+            raise self._unusable(error) from error
         database = sqlite3.connect(self._path, isolation_level=None, timeout=30)
         try:
             database.execute("PRAGMA synchronous = OFF")  # it can be rebuilt
@@ -134,7 +132,6 @@ class Index:
             database.execute("COMMIT")
             if version not in (0, VERSION):
                 raise sqlite3.DatabaseError("the index is of another version")
-            self._path.chmod(0o600)
         except BaseException:
             database.close()
             raise

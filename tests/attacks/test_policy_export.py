@@ -199,3 +199,33 @@ def test_a_call_that_is_none_has_no_request() -> None:
     found = made({"a": {"tools": {"t": {}}}})
     with pytest.raises(InvalidInput, match="not well-formed"):
         found.request(ToolCall("a b", "t", {}))
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments", "holds"),
+    [
+        ("not (x < 2.5)", {"x": 2.5}, True),
+        ("not (x <= 2.5)", {"x": 2.5}, False),
+        ("not (x > 2)", {"x": 2}, True),
+        ("not (x >= 2)", {"x": 2.0}, False),
+        ("not (x < 2)", {"x": "a"}, False),  # an error fails the condition, and what stands around it
+        ("not (x < 2)", {}, False),
+        ('not starts_with(x, "a")', {"x": 1}, False),
+        ('not (x == "a")', {}, False),
+        ("not x", {"x": 0}, False),
+        ("not x", {"x": False}, True),
+        ("has(x) or y == 1", {"y": 1}, True),
+        ("x < 2 or y == 1", {"x": "a", "y": 1}, False),
+        ("y == 1 or x < 2", {"x": "a", "y": 1}, True),
+        ("not (y == 1 and x < 2)", {"x": "a", "y": 2}, True),
+        ("not (x < 2 and y == 1)", {"x": "a", "y": 2}, False),
+        ("x != y", {"x": 1, "y": 1.0}, False),
+        ("x != y", {"x": 1, "y": True}, True),
+        ('contains(x, "*")', {"x": "ab"}, False),
+    ],
+)
+def test_a_condition_is_neither_true_nor_false_where_it_meets_an_error(where: str, arguments: Any, holds: bool) -> None:
+    optional = {"wildcard": True, "optional": True}
+    found = made({"a": {"tools": {"t": {"x": optional, "y": optional}}, "where": {"t": [where]}}})
+    assert not found.left_out
+    assert asks(found, "a", "t", arguments) == holds

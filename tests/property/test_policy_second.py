@@ -149,9 +149,11 @@ def forgiving(self: Condition, arguments: Mapping[str, Any]) -> str | None:
 
 OPEN, UTC = Hours.open, ZoneInfo("UTC")
 JUDGE, CHARGE, ADD, ASKS, FAILURE = Watch.judge, Budget.charge, History.add, ApprovalRule.asks, Condition.failure
+AT_MOST = crowded("sequence", {"at_most": 2})
+SLIDING = crowded("budgets", {"calls": 2, "per": "task", "window": {"sliding": "60s"}})
 HOLES: dict[str, tuple[Any, type, str, Any]] = {
     "at_most allows one more": (
-        crowded("sequence", {"at_most": 2}),
+        AT_MOST,
         Watch,
         "judge",
         not_judged("at_most", lambda need, count: count == need.high + 1),
@@ -167,7 +169,7 @@ HOLES: dict[str, tuple[Any, type, str, Any]] = {
     "hours are those of UTC": ("hours", Hours, "open", lambda self, now: OPEN(dataclasses.replace(self, _rules=UTC), now)),
     "a cost is not counted": ("budgets", Budget, "charge", uncharged),
     "a sliding window is a fixed one": (
-        crowded("budgets", {"calls": 2, "per": "task", "window": {"sliding": "60s"}}),
+        SLIDING,
         History,
         "_prior",
         lambda self, charge: 0,

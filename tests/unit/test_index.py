@@ -245,6 +245,17 @@ def test_a_damaged_log_is_not_indexed(home: Path) -> None:
         Index(home)
 
 
+def test_its_files_are_private(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Index(home):
+            files = list(home.glob("index.db*"))
+            assert len(files) >= 2
+            assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    finally:
+        os.umask(before)
+
+
 def test_an_index_that_cannot_be_written(home: Path) -> None:
     (home / "index.db").mkdir()
     with pytest.raises(InvalidInput, match=r"index\.db.*may be deleted"):

@@ -181,22 +181,20 @@ def test_a_sound_segment(path: Path) -> None:
 def test_every_cut(path: Path) -> None:
     writer = filled()
     for length in range(len(Writer().data), len(writer.data)):
-        for zeros in (0, 70):
-            path.write_bytes(writer.data[:length] + bytes(zeros))
-            told = same(path)
-            assert told.end is None or told.end[2], length
+        path.write_bytes(writer.data[:length] + bytes(length % 2 * 70))
+        told = same(path)
+        assert told.end is None or told.end[2], length
 
 
 def test_every_changed_byte(path: Path) -> None:
     writer = filled()
     for position in range(len(Writer().data), len(writer.data)):
-        for flip in (0x01, 0x80):
-            data = bytearray(writer.data)
-            data[position] ^= flip
-            path.write_bytes(data)
-            told = same(path)
-            assert told.end is not None, position
-            assert not told.end[2], position
+        data = bytearray(writer.data)
+        data[position] ^= 1 << position % 8
+        path.write_bytes(data)
+        told = same(path)
+        assert told.end is not None, position
+        assert not told.end[2], position
 
 
 def test_frames_that_are_intact_and_wrong(path: Path) -> None:
