@@ -256,7 +256,16 @@ def run(folder: Path, count: int, rounds: int) -> None:
     for name, (size, group) in sizes.items():
         make(homes[name], size, group)
     again = [("hashing", "process"), ("verify", "process"), ("verify", "group")] * rounds
-    once = [("reading", "process"), ("index", "process"), ("prove", "process"), ("tiles", "process"), ("query", "tenth"), ("ocsf", "tenth"), ("csv", "tenth"), ("parquet", "tenth")]
+    once = [
+        ("reading", "process"),
+        ("index", "process"),
+        ("prove", "process"),
+        ("tiles", "process"),
+        ("query", "tenth"),
+        ("ocsf", "tenth"),
+        ("csv", "tenth"),
+        ("parquet", "tenth"),
+    ]
     samples: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for what, name in again + once:
         samples.setdefault((what, name), []).append(fresh(what, homes[name]))

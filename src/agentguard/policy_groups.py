@@ -6,7 +6,7 @@
 
 An agent has its own entries; then those of its groups, and of the groups that these name; then every tool that has one of its tags, with
 the arguments written at the tool. What is nearer wins, entry by entry: of two groups as near as each other, both may give a tool only if
-they give it the same rules. What only restricts (conditions, budgets, sequences, approvals) adds up instead, and so do the windows of hours.
+they give it the same rules. What only restricts (conditions, budgets, sequences, approvals) adds up instead, as do windows of hours.
 Nothing of this is left when the policy is compiled: its canonical form has agents and their tools.
 """
 

@@ -240,7 +240,9 @@ def test_time_ends_everything_and_nobody_signs_for_the_future() -> None:
     assert verdict(asked, answer, terms=terms, now=asked.expires - 1) is not None
     assert verdict(asked, answer, terms=terms, now=asked.expires) is None
     assert why(asked, answer, now=asked.expires) == "it has expired"
-    assert verdict(asked, answer, terms=terms, now=NOW - SKEW - 1) is None, "a request from the future"
+    early = signed(asked, CAROL, "user:carol", now=NOW - SKEW)
+    assert verdict(asked, early, terms=terms, now=NOW - SKEW) is not None
+    assert verdict(asked, early, terms=terms, now=NOW - SKEW - 1) is None, "a request from the future"
     assert "in the future" in why(asked, signed(asked, CAROL, "user:carol", now=NOW + 100))
     assert why(asked, signed(asked, CAROL, "user:carol", now=NOW + 10 + SKEW)) == ""
     assert "before it was asked" in why(asked, signed(asked, CAROL, "user:carol", now=NOW - SKEW - 1))
@@ -254,6 +256,12 @@ def test_a_request_under_other_terms_counts_for_nothing() -> None:
     assert verdict(asked, answer, terms=terms) is not None
     for other in ({"of": 2}, {"by": ("user:carol",)}, {"by": None}, {"expires": 599}, {"initiator": True}):
         assert verdict(asked, answer, terms=msgspec.structs.replace(terms, **other)) is None, other
+
+
+def test_a_request_does_not_wait_for_longer_than_the_rule_says() -> None:
+    terms = replace_terms(of=1)
+    longer = read_request(sign(REQUEST_TYPE, _claims(request(terms=terms)) | {"expires": NOW + 601}, GUARD), GUARD.public)
+    assert verdict(longer, signed(longer, CAROL, "user:carol"), terms=terms) is None
 
 
 def test_a_verdict_is_one_of_two_words() -> None:
