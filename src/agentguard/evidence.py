@@ -34,7 +34,7 @@ STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.INTEGRITY: ("tool_version", "lock"),
     Stage.SCOPE: ("chain", "tool", "arguments", "bound", "followed"),
     Stage.PROOF: ("chain", "proof"),
-    Stage.POLICY: ("policy", "agent", "tool", "bound", "followed", "chain"),
+    Stage.POLICY: ("policy", "agent", "tool", "bound", "followed", "chain", "time", "usage"),
     Stage.PROVENANCE: (),
     Stage.APPROVAL: ("policy", "agent", "tool", "bound", "usage"),
     Stage.ADMISSION: ("reserved", "revocations"),
