@@ -229,17 +229,17 @@ class TestInMidLoad:
         results: list[int | BaseException] = []
 
         def sync_calls(number: int) -> None:
-            for at in range(50):
+            for at in range(100_000):  # until it hears of the failure
                 try:
-                    results.append(world.count(n=number * 1000 + at))
+                    results.append(world.count(n=number * 1_000_000 + at))
                 except (Denied, OutcomeUnrecorded) as error:
                     results.append(error)
                     return
 
         async def async_calls(number: int) -> None:
-            for at in range(50):
+            for at in range(100_000):  # until it hears of the failure
                 try:
-                    results.append(await world.acount(n=number * 1000 + at))
+                    results.append(await world.acount(n=number * 1_000_000 + at))
                 except (Denied, OutcomeUnrecorded) as error:
                     results.append(error)
                     return
