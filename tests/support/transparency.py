@@ -26,7 +26,12 @@ def records_of(count: int) -> list[bytes]:
 
 def head_of(records: list[bytes], origin: str = "example.com/log", key: LocalKey = KEY) -> tuple[bytes, Checkpoint]:
     """The signed checkpoint of a tree over these records."""
-    checkpoint = Checkpoint(origin, len(records), root_of([leaf_hash(record) for record in records]))
+    return head_over([leaf_hash(record) for record in records], origin, key)
+
+
+def head_over(leaves: list[bytes], origin: str = "example.com/log", key: LocalKey = KEY) -> tuple[bytes, Checkpoint]:
+    """The same over leaf hashes."""
+    checkpoint = Checkpoint(origin, len(leaves), root_of(leaves))
     return sign_checkpoint(checkpoint, key), checkpoint
 
 

@@ -13,7 +13,7 @@ from agentguard.log.site import check_site, site_shards, write_sites
 from agentguard.log.tiles import Tiles, tile_path, width_of
 from agentguard.merkle import inclusion_proof, leaf_hash, nodes_of, verify_inclusion
 from support.logs import KEY, open_log, small
-from support.transparency import KEYS, head_of, records_of, write
+from support.transparency import KEYS, head_of, head_over, records_of, write
 
 
 def extend(directory: Path, records: list[bytes], *, site: bool = True) -> Tiles:
@@ -54,13 +54,16 @@ def test_a_tree_grows_tile_by_tile(tmp_path: Path) -> None:
     records = records_of(70_000)
     leaves = [leaf_hash(record) for record in records]
     for size in (0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 70_000):
-        tiles = extend(tmp_path, records[:size])
-        assert (tiles.size, tiles.edge().size) == (size, size)
+        note, checkpoint = head_over(leaves[:size])
+        tiles = Tiles(tmp_path, site=True)
+        tiles.extend(note, checkpoint, records[tiles.size : size])
+        tiles = Tiles(tmp_path, site=True)
+        assert (tiles.size, tiles.edge().root()) == (size, checkpoint.root)
         partial = {f"tile/{level}/{width_of_last}" for level, width_of_last in _partials(size)}
         assert partial <= set(files(tmp_path))
         for index in {0, size // 2, size - 2, size - 1} & set(range(size)):
             proof = inclusion_proof(tiles.node, index, size)
-            assert verify_inclusion(leaves[index], index, size, proof, head_of(records[:size])[1].root)
+            assert verify_inclusion(leaves[index], index, size, proof, checkpoint.root)
     assert len(files(tmp_path)) == 1 + 2 * 273 + 2 + 1 + 1 + 1  # checkpoint, full and partial tiles with entries, levels 1 and 2
 
 
