@@ -48,7 +48,7 @@ def judged(policy: Policy) -> Callable[[], object]:
 
     def run() -> object:
         refused = (
-            policy.judge("agent0", "tool3", arguments) or standing.judge("tool3", 0, counters) or standing.approval(arguments, counters)
+            policy.judge("agent0", "tool3", arguments) or standing.judge("tool3", 0, counters) or standing.approval((arguments,), counters)
         )
         assert refused is None
         return refused

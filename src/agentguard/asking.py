@@ -142,7 +142,7 @@ def _question(policy: Policy, call: ToolCall, binding: Binding, chain: VerifiedC
 
 def _rule(policy: Policy, call: ToolCall, binding: Binding, usage: Usage) -> ApprovalRule:
     standing = policy.standing(call.agent, call.tool)
-    rule = standing.approval(binding.bound, usage.counters) if standing is not None else None
+    rule = standing.approval(binding.views, usage.counters) if standing is not None else None
     if rule is None:  # stage 12 has just said that there is one: a fault of ours, which denies
         raise AgentguardError("asked without a rule")
     return rule

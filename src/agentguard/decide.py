@@ -19,6 +19,7 @@ from agentguard.canonical import Frozen, jcs
 from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import Policy, ToolAttributes
+from agentguard.policy_approval import ApprovalRule
 from agentguard.proof import verify_proof
 from agentguard.revocation import Revocations
 from agentguard.revocation_list import RevocationList
@@ -49,6 +50,11 @@ class Binding(msgspec.Struct, frozen=True, gc=False):  # no cycle can go through
     integrity: str = ""
     opaque: bool = False
     followed: Mapping[str, Frozen] | None = None  # bound arguments with symbolic links followed, where there are any
+
+    @property
+    def views(self) -> tuple[Mapping[str, Frozen], ...]:
+        """Every form of the arguments that a rule about them is held against."""
+        return (self.bound,) if self.followed is None else (self.bound, self.followed)
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -143,8 +149,10 @@ def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts
     for stage, judge in _STAGES:
         reason = judge(case)
         if reason is not None:
-            decision = refuse(call, policy.digest, stage, reason)
-            return structs.replace(decision, enforced=False) if _shadowed(case, stage, reason) else decision
+            if not _shadowed(case, stage, reason):
+                return refuse(call, policy.digest, stage, reason)
+            held = _everybodys(case)
+            return structs.replace(refuse(call, policy.digest, stage, reason), enforced=False) if held is None else held
     return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
 
 
@@ -358,9 +366,11 @@ def _policy(case: _Case) -> Reason | None:
 
 
 def _approval(case: _Case) -> Reason | None:
-    rule = case.standing.approval(case.binding.bound, case.usage.counters) if case.standing is not None else None
-    if rule is None:
-        return None
+    rule = case.standing.approval(case.binding.views, case.usage.counters) if case.standing is not None else None
+    return None if rule is None else _answered(case, rule)
+
+
+def _answered(case: _Case, rule: ApprovalRule) -> Reason | None:
     answer = case.usage.answer
     if answer is None:
         return rule.reason(case.call.tool)
@@ -378,6 +388,16 @@ _OWN_RULES: Final = frozenset(
 
 def _shadowed(case: _Case, stage: Stage, reason: Reason) -> bool:
     return stage >= Stage.POLICY and reason.code in _OWN_RULES and case.policy.shadows(case.call.agent, case.call.tool, case.now)
+
+
+def _everybodys(case: _Case) -> Decision | None:
+    """The refusal by a rule that is not the agent's own, which no shadow of the agent softens."""
+    call, standing = case.call, case.standing
+    found = standing.everybodys(call.tool, case.usage.counters) if standing is not None else None
+    if isinstance(found, Reason):
+        return refuse(call, case.policy.digest, Stage.POLICY, found)
+    reason = _answered(case, found) if found is not None else None
+    return None if reason is None else refuse(call, case.policy.digest, Stage.APPROVAL, reason)
 
 
 _STAGES: Final[tuple[tuple[Stage, Callable[[_Case], Reason | None]], ...]] = (

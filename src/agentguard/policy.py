@@ -161,6 +161,8 @@ class Policy:
             tuple([rule for rule in agent.hours if rule.tools is None or tool in rule.tools]),
             watch(name, tool, (*self.sequence, *agent.sequence)),
             (*agent.approvals.get(tool, ()), *([everywhere] if everywhere is not None else ())),
+            watch(name, tool, self.sequence),
+            everywhere,
         )
 
     # --- stage 10 -------------------------------------------------------------------------------------------------------------------
@@ -200,9 +202,12 @@ class Policy:
         return found
 
     def shadows(self, agent: str, tool: str, now: int) -> bool:
-        """Whether what this agent's own rules refuse is only recorded at `now` (seconds since 1970)."""
+        """Whether what this agent's own rule for a tool refuses is only recorded at `now` (seconds since 1970).
+
+        Where there is no rule, or a forbid rule overrides it, there is nothing to shadow.
+        """
         rules = self.agents.get(agent)
-        shadow = rules.shadow if rules is not None else None
+        shadow = rules.shadow if rules is not None and tool in self._checks[agent] else None
         return shadow is not None and now < shadow.until and (shadow.tools is None or tool in shadow.tools)
 
     def known(self, agent: str) -> Reason | None:

@@ -35,12 +35,17 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the calls of one agent to one tool are judged and charged by, beside the arguments."""
+    """What the calls of one agent to one tool are judged and charged by, beside the arguments.
+
+    shared, tool_approval  the part of `watch` and `approvals` that is not the agent's own
+    """
 
     budgets: tuple[Budget, ...]
     hours: tuple[HoursRule, ...]
     watch: Watch | None
     approvals: tuple[ApprovalRule, ...]
+    shared: Watch | None = None
+    tool_approval: ApprovalRule | None = None
 
     @property
     def fixed(self) -> bool:
@@ -55,7 +60,18 @@ class Standing:
             return Reason(Code.TOOL_NOT_ALLOWED, tool, required, moment, self.hours[0].place)
         return None if self.watch is None else self.watch.judge(tool, counters)
 
-    def approval(self, bound: Mapping[str, Frozen], counters: Mapping[str, int]) -> ApprovalRule | None:
-        """Whose approval a call needs (stage 12); None where it needs none."""
-        rules = [rule for rule in self.approvals if rule.asks(bound)]
+    def approval(self, views: tuple[Mapping[str, Frozen], ...], counters: Mapping[str, int]) -> ApprovalRule | None:
+        """Whose approval a call needs (stage 12); None where it needs none.
+
+        `views` are its arguments as they are bound and, where there are symbolic links, as they resolve: what either asks is asked.
+        """
+        rules = [rule for rule in self.approvals if any(rule.asks(bound) for bound in views)]
         return strictest(rules if self.watch is None else [*rules, *self.watch.asks(counters)])
+
+    def everybodys(self, tool: str, counters: Mapping[str, int]) -> Reason | ApprovalRule | None:
+        """What holds whichever agent calls: the sequences of the whole task and the tool's own approval. No agent's shadow softens it."""
+        refused = self.shared.judge(tool, counters) if self.shared is not None else None
+        if refused is not None:
+            return refused
+        asks = [] if self.tool_approval is None else [self.tool_approval]
+        return strictest(asks if self.shared is None else [*asks, *self.shared.asks(counters)])

@@ -64,7 +64,7 @@ def first(policy: Policy, history: list[Call], call: Call, answer: bool | None) 
     assert standing is not None
     usage = past.usage(call.agent, call.tool)
     reason = standing.judge(call.tool, call.time, usage.counters)
-    asked = standing.approval(bound, usage.counters) if reason is None else None
+    asked = standing.approval((bound,), usage.counters) if reason is None else None
     if reason is None and asked is not None and answer is not True:
         reason = (
             asked.reason(call.tool) if answer is None else Reason(Code.APPROVAL_DENIED, call.tool, asked.words(), "denied", asked.place)

@@ -349,7 +349,7 @@ agents:
     approval: [{tool: t, by: [x, y], of: 2, expires: 1h, initiator: accepted}, {tool: t, by: [y, z, w], expires: 5m}]
 tools: {t: {approval: required}}
 """)
-        rule = policy.standing("a", "t").approval({}, {})  # type: ignore[union-attr]
+        rule = policy.standing("a", "t").approval(({},), {})  # type: ignore[union-attr]
         assert rule is not None
         assert (rule.by, rule.of, rule.expires, rule.initiator) == (("y",), 2, 300, False)
 

@@ -249,7 +249,7 @@ def _judge_standing(policy: Policy, case: Case) -> Reason | None:
     reason = standing.judge(call.tool, now, usage.counters)
     if reason is not None:
         return reason
-    asked = standing.approval(call.arguments, usage.counters)
+    asked = standing.approval((call.arguments,), usage.counters)
     if asked is not None and not case.approved:
         return (
             asked.reason(call.tool)

@@ -101,7 +101,7 @@ class _Task:
 
 def _answerable(standing: Standing, bound: Mapping[str, Frozen], usage: Usage) -> bool:
     """Whether there are as many who may approve as are asked for."""
-    rule = standing.approval(bound, usage.counters)
+    rule = standing.approval((bound,), usage.counters)
     return rule is not None and (rule.by is None or len(rule.by) >= rule.of)
 
 

@@ -208,7 +208,7 @@ def _against(policy: Policy, call: ToolCall, under: Circumstances, usage: Usage,
         broken = part.judge(call.tool, under.now or 0, usage.counters)
         if broken is not None:
             yield Finding(broken)
-    asked = standing.approval(call.arguments, usage.counters) if standing is not None else None
+    asked = standing.approval((call.arguments,), usage.counters) if standing is not None else None
     if asked is not None:
         yield Finding(asked.reason(call.tool))
 
