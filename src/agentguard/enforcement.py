@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
@@ -58,6 +58,22 @@ _MAX_OBSERVED: Final = 100_000
 _MAX_PREMISES: Final = 256
 
 
+class _Judged(NamedTuple):
+    """A call that may run as far as stages 0 to 12 say, and everything that said so. `now` is nanoseconds."""
+
+    snapshot: Snapshot
+    facts: Facts
+    memo: Memo
+    call: ToolCall
+    binding: Binding
+    grant: Grant
+    task: Task
+    now: int
+    decision: Decision
+    usage: Usage
+    heard: Heard | None
+
+
 class Enforcement:
     """Everything that one guard judges by, and the steps from a call to a permit."""
 
@@ -98,10 +114,11 @@ class Enforcement:
             binding = self.bind(snapshot, memo, call, grant, task, tool, binder)
             decision, usage, heard = self.judged(snapshot, call, binding, grant, facts, now // NANOSECOND)
             if decision.runs and task is not None and memo is not None:
-                answer = self._admit(snapshot, memo, call, binding, grant, task, facts, usage, heard, now // NANOSECOND, execution)
+                judged = _Judged(snapshot, facts, memo, call, binding, grant, task, now, decision, usage, heard)
+                answer = self._admit(judged, execution)
                 if type(answer) is Reservation:
                     if self.in_force.snapshot is snapshot:
-                        return self._permit(snapshot, memo, call, binding, grant, task, answer, now, tool, decision, usage, heard)
+                        return self._permit(judged, answer, tool)
                     self.home.state.release(answer)  # superseded by a reload: judged again, by the new one
                     continue
                 if type(answer) is Reason:
@@ -226,26 +243,14 @@ class Enforcement:
         except InvalidInput as error:
             return Binding(_NONE, str(error), integrity, tool.opaque)
 
-    def _admit(
-        self,
-        snapshot: Snapshot,
-        memo: Memo,
-        call: ToolCall,
-        binding: Binding,
-        grant: Grant,
-        task: Task,
-        facts: Facts,
-        usage: Usage,
-        heard: Heard | None,
-        now: int,
-        execution: str,
-    ) -> Reservation | Reason | None:
+    def _admit(self, judged: _Judged, execution: str) -> Reservation | Reason | None:
         """Stage 13: what was reserved; a reason; or None when the state moved and the call must be judged again."""
-        charged = self._account(snapshot, memo, call, binding, grant, task, facts, usage, now)
+        charged = self._account(judged)
         if isinstance(charged, Reason):
             return charged
-        rerun = snapshot.policy.attributes(call.tool).rerun_safe
-        request = Reservation(execution, self.home.log.shard, charged, call.call_id or execution, facts.revocations.version, rerun)
+        call, version = judged.call, judged.facts.revocations.version
+        rerun = judged.snapshot.policy.attributes(call.tool).rerun_safe
+        request = Reservation(execution, self.home.log.shard, charged, call.call_id or execution, version, rerun)
         try:
             result = self.home.state.admit(request)
         except StateUnavailable as error:
@@ -254,64 +259,41 @@ class Enforcement:
             return request if result.charged else request._replace(account=replace(charged, charges=(), earned=(), meters=()))
         if type(result) is Superseded:
             return None
-        if type(result) is Exhausted and result.name == APPROVAL and heard is not None:
-            self.home.inbox.retire(heard.request)  # it was good for one call, which another one was: ask anew
+        if type(result) is Exhausted and result.name == APPROVAL and judged.heard is not None:
+            self.home.inbox.retire(judged.heard.request)  # it was good for one call, which another one was: ask anew
             return None
         return _not_admitted(result, request.call_id)
 
-    def _account(
-        self,
-        snapshot: Snapshot,
-        memo: Memo,
-        call: ToolCall,
-        binding: Binding,
-        grant: Grant,
-        task: Task,
-        facts: Facts,
-        usage: Usage,
-        now: int,
-    ) -> Account | Reason:
+    def _account(self, judged: _Judged) -> Account | Reason:
         """What a call is charged to; made once for each tool of a task where all its calls are charged alike."""
+        snapshot, facts, memo, call, binding, grant, task, now, _, usage, _ = judged
         known = memo.accounts.get(call.tool)
         if known is not None and call.proof is None:
             return known
-        made = account(call, binding.bound, _chain_of(grant), snapshot.policy, facts, now, usage)
+        made = account(call, binding.bound, _chain_of(grant), snapshot.policy, facts, now // NANOSECOND, usage)
         if isinstance(made, Account) and fixed(call, snapshot.policy) and call.agent == task.agent:
             if len(memo.accounts) >= _MAX_PREMISES:
                 memo.accounts.clear()
             memo.accounts[call.tool] = made
         return made
 
-    def _permit(
-        self,
-        snapshot: Snapshot,
-        memo: Memo,
-        call: ToolCall,
-        binding: Binding,
-        grant: Grant,
-        task: Task,
-        reservation: Reservation,
-        now: int,
-        tool: Tool | None,
-        judged: Decision,
-        usage: Usage,
-        heard: Heard | None,
-    ) -> Pending:
+    def _permit(self, judged: _Judged, reservation: Reservation, tool: Tool | None) -> Pending:
         """The end of the one path that leads to a permit. If anything breaks here, the admission is taken back."""
+        snapshot, _, memo, call, binding, grant, task, now, found, usage, heard = judged
         try:
             chain = _chain_of(grant)
             decision = Decision(
-                judged.verdict,
-                judged.code,
-                Stage.EVIDENCE if judged.enforced else judged.stage,
-                judged.reasons,
+                found.verdict,
+                found.code,
+                Stage.EVIDENCE if found.enforced else found.stage,
+                found.reasons,
                 call.agent,
                 call.tool,
                 reservation.call_id,
                 snapshot.policy.digest,
                 reservation.account.names,
                 reservation.execution,
-                judged.enforced,
+                found.enforced,
             )
             if not task.observed:
                 self._observe(task, grant, chain)

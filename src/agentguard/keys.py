@@ -6,13 +6,10 @@ that is not reduced (PITFALLS "bad keys"). A private key is a PKCS#8 PEM file th
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import os
 import re
-import secrets
-import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from agentguard.canonical import b64url, b64url_decode
 from agentguard.errors import InvalidInput
+from agentguard.private_files import private_directory, read_private, sync_directory, write_new
 
 THUMBPRINT_URI: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"  # RFC 9278
 #: The log's next key, there only while it takes the place of the old one.
@@ -173,7 +171,7 @@ class LocalKey:
     @classmethod
     def load(cls, path: str | Path) -> LocalKey:
         """Read a PKCS#8 PEM file. Raises InvalidInput if it is missing, open to others, a link, somebody else's, or not such a key."""
-        return _parse(_read_private(Path(path)), Path(path))
+        return _parse(read_private(Path(path)), Path(path))
 
     @classmethod
     def load_or_create(cls, path: str | Path) -> LocalKey:
@@ -181,13 +179,13 @@ class LocalKey:
         target = Path(path)
         if not os.path.lexists(target):
             key = cls.generate()
-            if _write_new(target, key._pem()):
+            if write_new(target, key._pem()):
                 return key
         return cls.load(target)
 
     def save(self, path: str | Path) -> None:
         """Write a new file, mode 0600, whole or not at all. Raises InvalidInput if the file exists: a key is never overwritten."""
-        if not _write_new(Path(path), self._pem()):
+        if not write_new(Path(path), self._pem()):
             raise InvalidInput("a key is there already, and is not overwritten", place=str(path), hint="move it away first")
 
     @property
@@ -223,7 +221,7 @@ class KeyRing:
         self._holders: dict[str, LocalKey] = {}
         self._agents: dict[str, str] = {}
         self._scanned = -1
-        _private_directory(self._dir)
+        private_directory(self._dir)
 
     def issuer(self) -> LocalKey:
         """The key that mints root artifacts."""
@@ -250,7 +248,7 @@ class KeyRing:
         """Put the following key in the place of the old one, which is gone then. Raises OSError."""
         os.replace(self._dir / _NEXT_LOG, self._dir / "log.pem")
         self._named.pop("log.pem", None)
-        _sync_directory(self._dir)
+        sync_directory(self._dir)
 
     def holder(self, agent: str) -> LocalKey:
         """The key of `agent` (1 to 256 printable ASCII characters). Raises InvalidInput."""
@@ -262,7 +260,7 @@ class KeyRing:
         path = self._dir / _file_of("holder", agent)
         with self._lock:
             if not os.path.lexists(path):
-                _write_new(path, f"agent: {agent}\n".encode("ascii") + LocalKey.generate()._pem())
+                write_new(path, f"agent: {agent}\n".encode("ascii") + LocalKey.generate()._pem())
             return self._remember(path)
 
     def agent_of(self, thumbprint: str) -> str | None:
@@ -285,7 +283,7 @@ class KeyRing:
             raise InvalidInput(f"an approver's name is 1 to 256 printable ASCII characters, found {name!r:.60}")
         path = self._dir / _file_of("approver", name)
         if not os.path.lexists(path):
-            _write_new(path, f"approver: {name}\n".encode("ascii") + LocalKey.generate()._pem())
+            write_new(path, f"approver: {name}\n".encode("ascii") + LocalKey.generate()._pem())
         return _titled(path, "approver")[1]
 
     def approvers(self) -> dict[str, PublicKey]:
@@ -314,7 +312,7 @@ class KeyRing:
 
 def _titled(path: Path, title: str) -> tuple[str, LocalKey]:
     """A key whose file begins with the line `<title>: <name>`, and is called by that name. Raises InvalidInput."""
-    data = _read_private(path)
+    data = read_private(path)
     first, _, _ = data.partition(b"\n")
     before, _, name = first.decode("ascii", "replace").partition(": ")
     if before != title or path.name != _file_of("holder" if title == "agent" else title, name):
@@ -345,68 +343,3 @@ def _parse(pem: bytes, path: Path) -> LocalKey:
     if not isinstance(private, Ed25519PrivateKey):
         raise InvalidInput("not an Ed25519 key", place=str(path))
     return LocalKey(private)
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InvalidInput("a key file must not be a symbolic link", place=str(path), hint="put the file itself there") from None
-        raise InvalidInput(f"the key cannot be read: {error.strerror}", place=str(path)) from None
-    try:
-        _only_mine(os.fstat(descriptor), path, directory=False)
-        return os.read(descriptor, 65536)
-    finally:
-        os.close(descriptor)
-
-
-def _only_mine(status: os.stat_result, path: Path, *, directory: bool) -> None:
-    kind = stat.S_ISDIR if directory else stat.S_ISREG
-    if not kind(status.st_mode):
-        raise InvalidInput(f"not a {'directory' if directory else 'regular file'}", place=str(path))
-    if status.st_uid != os.geteuid():
-        raise InvalidInput("it belongs to another user", place=str(path), hint=f"chown {os.geteuid()} {path}")
-    if status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
-        raise InvalidInput(f"others can get at it (mode {mode:04o})", place=str(path), hint=f"chmod {'700' if directory else '600'} {path}")
-
-
-def _private_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.lstat(path)
-    except OSError as error:
-        raise InvalidInput(f"the key directory cannot be made: {error.strerror}", place=str(path)) from None
-    if stat.S_ISLNK(status.st_mode):
-        raise InvalidInput("the key directory must not be a symbolic link", place=str(path))
-    _only_mine(status, path, directory=True)
-
-
-def _write_new(path: Path, data: bytes) -> bool:
-    """Make the file with all of `data`, durably, or find that somebody else was first (False). Nobody ever sees half a key."""
-    temporary = path.with_name(f".{secrets.token_hex(12)}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
-        _sync_directory(path.parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise InvalidInput(f"the key cannot be written: {error.strerror}", place=str(path)) from None
-    return True
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -32,23 +32,13 @@ from agentguard.admission import (
 )
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.revocation import Action, Event, Revocations, check_text, parse_target
-from agentguard.state_file import Execute, StateFile
+from agentguard.state_admission import count, explain, statement
+from agentguard.state_file import StateFile
 from agentguard.state_memory import Numbered, advance, passed
-from agentguard.state_owned import CAP, Owned, OwnedTask, refuse_unshared
+from agentguard.state_owned import CAP, Owned, OwnedTask
 from agentguard.state_reconcile import NEVER_RAN, PAUSED, Reconciliation, add_event, finish, prolong, read_history, undo
 from agentguard.state_schema import Durability
 
-# The replay id is a counter with the limit 1, or with the limit 0 if the version has moved or the task is counted in somebody's memory: the
-# table's CHECK refuses each, and a statement that fails changes nothing.
-_INSERT: Final = "INSERT INTO cell VALUES (?, 1, (SELECT version FROM meta) = ? AND NOT EXISTS (SELECT 1 FROM owner WHERE task = ?)"
-_NEED: Final = " AND coalesce((SELECT n FROM cell WHERE key = ?), 0) BETWEEN ? AND ?"
-_CELL: Final = ", ?, ?, ?, ?, ?)"
-_COUNTER: Final = ", (?, ?, ?, ?, NULL, NULL, NULL, NULL)"
-_SLIDING: Final = ", (?, ?, ? - coalesce((SELECT sum(n) FROM cell WHERE key BETWEEN ? AND ?), 0), ?, NULL, NULL, NULL, NULL)"
-_UPSERT: Final = " ON CONFLICT (key) DO UPDATE SET n = n + excluded.n, lim = excluded.lim, expires = max(expires, excluded.expires)"
-#: The statements for accounts of so many needs, and charges each with or without earlier parts of its window. There are few shapes.
-_STATEMENTS: Final[dict[tuple[int, tuple[bool, ...]], str]] = {}
-_MAX_STATEMENTS: Final = 256
 _VERSION: Final = "SELECT version FROM meta"
 
 _GRACE: Final = 3600  # seconds
@@ -139,7 +129,7 @@ class State:
                 *account.tail,
             )
             try:
-                file.execute(_statement(account), parameters)
+                file.execute(statement(account), parameters)
             except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
                 return self._admit_slowly(reservation, parameters, error)
             return ADMITTED
@@ -151,7 +141,8 @@ class State:
         pause = file.patience()
         while True:
             if isinstance(error, sqlite3.IntegrityError):
-                answer = self._explain(reservation)
+                with file.transaction(write=False) as execute:
+                    answer = explain(execute, reservation)
                 if answer is not None:
                     return answer
                 pause(None)  # whatever refused it was released in between
@@ -160,35 +151,11 @@ class State:
             else:
                 raise file.unavailable(error) from error
             try:
-                file.execute(_statement(reservation.account), parameters)
+                file.execute(statement(reservation.account), parameters)
             except sqlite3.Error as next_error:
                 error = next_error
             else:
                 return ADMITTED
-
-    def _explain(self, reservation: Reservation) -> Admission | None:
-        """Why the statement was refused, from one snapshot; None if nothing in it would refuse it any more."""
-        with self._file.transaction(write=False) as execute:
-            (version,) = execute("SELECT version FROM meta").fetchone()
-            if version != reservation.version:
-                return Superseded(version)
-            refuse_unshared(execute, reservation.account.task)
-            seen = execute("SELECT execution, status FROM cell WHERE key = ?", (reservation.key,)).fetchone()
-            if seen is not None:
-                first, status = seen
-                return ADMITTED_AGAIN if reservation.rerun and status == "" else Replayed(first, status or None)
-            account = reservation.account
-            for need in account.needs:
-                if not need.low <= _count(execute, counter_key(account.task, need.key)) <= need.high:
-                    return Superseded(version)
-            wanted: dict[str, int] = {}
-            for charge in account.charges:
-                counter = counter_key(account.task, charge.key)
-                before = wanted.get(counter)  # one counter may stand in two charges
-                wanted[counter] = (before if before is not None else _count(execute, counter)) + charge.amount
-                if wanted[counter] > charge.limit - _prior(execute, account.task, charge):
-                    return charge.exhausted()
-        return None
 
     def counts(self, task: str, keys: Iterable[str]) -> dict[str, int]:
         """What counters of a task stand at. Only `admit` can say what they are at the moment that counts."""
@@ -198,7 +165,7 @@ class State:
             if owned is not None:
                 return {key: owned.counts.get(key, 0) for key in keys}
             with self._file.transaction(write=False) as execute:
-                return {key: _count(execute, counter_key(task, key)) for key in keys}
+                return {key: count(execute, counter_key(task, key)) for key in keys}
 
     def _upkeep(self) -> None:
         self._until_purge -= 1
@@ -421,29 +388,6 @@ class State:
         """Leave a note for every guard on this home, such as how far an operator accepted the clock."""
         with self._file.synced(), self._file.transaction() as execute:
             execute("INSERT INTO note VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
-
-
-def _statement(account: Account) -> str:
-    known = _STATEMENTS.get(account.shape)
-    if known is None:
-        if len(_STATEMENTS) >= _MAX_STATEMENTS:
-            _STATEMENTS.clear()
-        needs, windows = account.shape
-        counters = "".join([_SLIDING if sliding else _COUNTER for sliding in windows])
-        known = _STATEMENTS[account.shape] = _INSERT + _NEED * needs + _CELL + counters + _UPSERT
-    return known
-
-
-def _count(execute: Execute, key: str) -> int:
-    row = execute("SELECT n FROM cell WHERE key = ?", (key,)).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _prior(execute: Execute, task: str, charge: Charge) -> int:
-    if charge.prior is None:
-        return 0
-    ends = tuple([counter_key(task, end) for end in charge.prior])
-    return int(execute("SELECT coalesce(sum(n), 0) FROM cell WHERE key BETWEEN ? AND ?", ends).fetchone()[0])
 
 
 def _encodable(call_id: str) -> None:

@@ -29,7 +29,7 @@ def test_two_issuers_with_one_task_id_share_neither_budget_nor_call_ids(home: Pa
     anchors = [{"iss": f"https://issuer{index}.example", "jwk": key.public.jwk()} for index, key in enumerate(issuers)]
     (home / "trust.json").write_text(json.dumps({"anchors": anchors, "agents": {"triage": holder.public.jwk()}}))
     with Guard.open(policy, home=home, durability="process") as guard:
-        local = guard.task("triage", initiator="user:alice").start()
+        local = guard.task("triage", initiator="user:alice").issue()
         tasks = [
             guard.accept(
                 {

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from agentguard.admission import Need, counter_key, replay_key
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.revocation import Action, Kind
-from agentguard.state import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded, _statement
+from agentguard.state import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
+from agentguard.state_admission import statement
 
 FAR = 4_000_000_000
 BUDGET = Charge("budget/triage/0", 3, "3 calls a task")
@@ -128,7 +129,7 @@ class TestAdmission:
                 Account("t1", "a", (BUDGET, Charge("w5", 9, "w", prior=("w1", "w4"))), 0, needs=(Need("seq", 1),)),
             ):
                 values = ("k", 0, "t1", *account.needed, 0, 0, "", None, None, *account.tail)
-                plan = [line[3] for line in raw.execute("EXPLAIN QUERY PLAN " + _statement(account), values).fetchall()]
+                plan = [line[3] for line in raw.execute("EXPLAIN QUERY PLAN " + statement(account), values).fetchall()]
                 wrong = [line for line in plan if "cell" in line and "USING PRIMARY KEY" not in line]
                 assert wrong == [], "the table is reached by its key alone"
         raw.close()
