@@ -14,7 +14,9 @@ import pytest
 from agentguard.errors import EvidenceUnavailable, InvalidInput, LogBusy
 from agentguard.keys import PublicKey
 from agentguard.log import Log, iter_records, verify
+from agentguard.log import shard as shard_module
 from agentguard.log.frames import COMMIT, read_frames
+from agentguard.log.layout import head_path
 from support.disks import Caller, Disk, queued, until
 from support.logs import KEY, Ticking, open_log, small
 
@@ -425,3 +427,35 @@ def test_the_clock_set_back_by_an_hour_in_mid_load(tmp_path: Path) -> None:
     assert report.findings == ()
     with Log.open(tmp_path, KEY, clock=clock) as log:
         assert log.last_time_ns >= latest, "who opens it sees that the clock went back"
+
+
+def test_a_checkpoint_is_remembered_when_it_returns_though_a_newer_one_was_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Log.open(tmp_path, KEY, durability="process") as log:
+        log.append(b"one")
+        log.checkpoint()  # nothing is left for the checkpointer to do
+        waits, goes_on = threading.Event(), threading.Event()
+        real, slow = shard_module.datasync, []
+
+        def datasync(descriptor: int) -> None:
+            if slow and threading.current_thread() is slow[0]:
+                waits.set()
+                goes_on.wait(10)
+            real(descriptor)
+
+        monkeypatch.setattr(shard_module, "datasync", datasync)
+        newer = threading.Thread(target=log.checkpoint)
+
+        def older_first(descriptor: int) -> None:
+            """Signs a newer checkpoint while ours waits for the disk, and keeps it waiting."""
+            monkeypatch.setattr(shard_module, "datasync", datasync)
+            slow.append(newer)
+            newer.start()
+            assert waits.wait(10)
+            real(descriptor)
+
+        monkeypatch.setattr(shard_module, "datasync", older_first)
+        note = log.checkpoint()
+        assert note in head_path(tmp_path, log.shard).read_bytes(), "what was promised when it returned"
+        goes_on.set()
+        newer.join(10)
+        assert note not in head_path(tmp_path, log.shard).read_bytes(), "and then the newer one"

@@ -85,7 +85,7 @@ class ShardWriter:
         self._poison: str | None = None
         self._closed = False
         self._dirty = False  # records that no checkpoint covers
-        self._turn = 0  # counts checkpoints, so that an older head never replaces a newer one
+        self._turn, self._remembered = 0, 0  # the latest checkpoint that was signed, and remembered: no older head replaces a newer one
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._abandoned = False
@@ -183,7 +183,7 @@ class ShardWriter:
                 note = self._sign(final=False)
                 self._write(encode_append(first, records, seal + note))
                 datasync(self._descriptor)
-                self._head.write(note)
+                self._remember(note, self._turn)
             else:
                 self._write(encode_append(first, records, seal))
         except Exception as error:
@@ -213,8 +213,8 @@ class ShardWriter:
         try:
             datasync(descriptor)
             with self._group.leading():
-                if self._turn == turn and not self._closed:
-                    self._head.write(note)
+                if not self._closed:
+                    self._remember(note, turn)
         except OSError as error:
             raise self._failed(error) from error
         finally:
@@ -254,7 +254,7 @@ class ShardWriter:
                     for final in (False, True):
                         note = self._put_checkpoint(final=final)
                         datasync(self._descriptor)
-                        self._head.write(note, sync=True)
+                        self._remember(note, self._turn, sync=True)
             except Exception as error:
                 raise self._failed(error) from error
             finally:
@@ -292,15 +292,21 @@ class ShardWriter:
 
     def _sign(self, *, final: bool) -> bytes:
         frontier = self._tree()
+        self._turn += 1
         checkpoint = heads.compose(self.origin, frontier.size, frontier.root(), time_ns=self._clock(), manifest=self._manifest, final=final)
         return self._signer.sign(checkpoint.text())
 
     def _put_checkpoint(self, *, final: bool) -> bytes:
         note = self._sign(final=final)
         self._write(encode(FINAL if final else CHECKPOINT, self._size, note))
-        self._turn += 1
         self._dirty = False
         return note
+
+    def _remember(self, note: bytes, turn: int, *, sync: bool = False) -> None:
+        """Remember a head that is durable, unless a newer one is remembered already. Raises OSError."""
+        if turn > self._remembered:
+            self._head.write(note, sync=sync)
+            self._remembered = turn
 
     def _write(self, data: bytes) -> None:
         size = len(data)
@@ -313,7 +319,7 @@ class ShardWriter:
         """Seal the segment behind a durable checkpoint and start the next."""
         note = self._put_checkpoint(final=False)
         datasync(self._descriptor)
-        self._head.write(note)
+        self._remember(note, self._turn)
         descriptor, offset = self._start_segment(self._offset)
         os.close(self._descriptor)
         self._descriptor, self._offset = descriptor, offset
