@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from agentguard import Code, Denied, Guard
+from agentguard import Code, Denied, Guard, control
 from agentguard.canonical import parse
+from agentguard.environment import NANOSECOND, Clock
+from agentguard.ledger import Ledger
 from agentguard.log import iter_records
 
 
@@ -24,6 +26,16 @@ def checked(guard: Guard, execution: str) -> Any:
     """The arguments of an execution as they were checked: bound to the tool, where that made a difference."""
     values = {item.kind: item.value for item in guard.home.side.get(execution)}
     return parse(values.get("bound", values["arguments"]))
+
+
+def answered(guard: Guard, approver: str) -> list[str]:
+    """Approve every request that waits in the guard's home, as `approver` would on the command line. The ids of the requests."""
+    home, clock = guard.home, Clock()
+    requests = [filed.request for filed in home.inbox.all() if filed.request is not None]
+    for request in requests:
+        moment, key = clock.now() // NANOSECOND, home.keys.approver(approver)
+        control.answer(home, Ledger(home, clock), request, approver, key, "approve", now=moment, operator="a test")
+    return [request.id for request in requests]
 
 
 def denied_in(error: BaseException) -> Denied | None:

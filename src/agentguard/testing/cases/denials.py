@@ -6,9 +6,9 @@ import pytest
 
 from agentguard import Guard
 from agentguard.testing.cases.frame import Frame
-from agentguard.testing.evidence import denied_in, records
-from agentguard.testing.notes import Notes, note
-from agentguard.testing.scene import Call, Mode
+from agentguard.testing.evidence import answered, denied_in, records
+from agentguard.testing.notes import Notes, bodied, note
+from agentguard.testing.scene import Call, Mode, Scene
 
 SECRET = "s" * 41  # too long for `text`, and not to be told to the model
 
@@ -64,3 +64,25 @@ class Denials(Frame):
         with conforming.task("lead", initiator="user:test"):
             self.one(conforming, Notes(), mode, Call("delete_all", {}), note())
         assert not records(conforming, "decision", tool="delete_all", verdict="allow")
+
+    def test_an_ask_names_its_request_and_its_answer_is_good_for_one_call(self, conforming: Guard, mode: Mode) -> None:
+        signed: list[str] = []
+
+        def sign_off(text: str, times: int, tags: list[str]) -> str:
+            signed.append(text)
+            return "signed"
+
+        def said() -> tuple[str | None, str]:
+            call = Call("sign_off", {"text": "the budget", "times": 1, "tags": []})
+            (reply,) = self.play(Scene(conforming, "lead", [bodied(mode, "sign_off", sign_off)], [[call]]), mode)
+            return reply.code, reply.text
+
+        with conforming.task("lead", initiator="user:test"):
+            code, text = said()
+            (request,) = answered(conforming, "user:approver")
+            assert (code, signed) == ("approval_required", [])
+            assert f"Request {request} was put" in text
+            assert said()[0] is None
+            assert signed == ["the budget"]
+            assert said()[0] == "approval_required"
+            assert signed == ["the budget"]

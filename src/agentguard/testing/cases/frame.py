@@ -24,6 +24,7 @@ agents:
       ask_helper: {}
       ask_stranger: {}
       confide: {text: any, times: any, tags: any}
+      sign_off: {text: any, times: any, tags: any}
     delegates: {helper: {depth: 1}}
   helper:
     tools:
@@ -33,6 +34,7 @@ agents:
       note: {text: any, times: any, tags: any}
 tools:
   confide: {output: {max_bytes: 1500, secrets: [aws]}}
+  sign_off: {approval: {by: ["user:approver"]}}
 """
 
 
