@@ -82,7 +82,7 @@ class Enforcement:
         self.clock = Clock(floor=control.clock_floor(home))
         self.audience = audience or f"urn:agentguard:{home.state.domain}"
         self.tools: dict[str, Tool] = {}
-        self.recording = Recording(home, self.clock, self.tools)
+        self.recording = Recording(home, self.clock, self.tools, self.audience)
         self.asking = Asking(home, self.clock)
         self.in_force = InForce(home, self.recording, orders, environment, self.audience)
         self._observed: set[str] = set()

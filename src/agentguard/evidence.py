@@ -25,15 +25,15 @@ MAX_RECORD: Final = 64 * 1024 - 1
 #: Which members of a decision record are the input of which stage.
 STAGE_INPUTS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.CALL: ("agent", "tool", "call_id", "arguments", "bound"),
-    Stage.PRESENCE: ("chain",),
-    Stage.CHAIN: ("chain", "anchors", "agent"),
-    Stage.TIME: ("chain", "time"),
+    Stage.PRESENCE: ("chain", "measured"),
+    Stage.CHAIN: ("chain", "anchors", "agent", "measured"),
+    Stage.TIME: ("chain", "measured", "time"),
     Stage.REVOCATION: ("chain", "revocations", "bundle", "time"),
     Stage.ENVIRONMENT: ("chain", "environment", "policy"),
     Stage.POLICY_DIGEST: ("chain", "policy", "bundle", "time"),
-    Stage.INTEGRITY: ("tool_version", "lock"),
-    Stage.SCOPE: ("chain", "tool", "arguments", "bound", "followed"),
-    Stage.PROOF: ("chain", "proof"),
+    Stage.INTEGRITY: ("tool_version", "lock", "measured"),
+    Stage.SCOPE: ("chain", "tool", "arguments", "bound", "followed", "measured"),
+    Stage.PROOF: ("chain", "proof", "measured"),
     Stage.POLICY: ("policy", "agent", "tool", "bound", "followed", "chain", "time", "usage"),
     Stage.PROVENANCE: (),
     Stage.APPROVAL: ("policy", "agent", "tool", "bound", "usage"),
@@ -65,6 +65,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     id: str
     initiator: dict[str, str] | None  # members in order
     lock: str | None
+    measured: str | None = None  # what the guard measured for stages 1 to 9; None where no check came to the decision
     policy: str
     proof: str | None
     reasons: str | None  # commitment to the reasons, which may quote values

@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from agentguard.approvals import Approver, Approvers
-from agentguard.canonical import as_mapping, digest, parse
+from agentguard.canonical import as_mapping, digest, jcs, parse
 from agentguard.chain import Anchor, TrustAnchors
 from agentguard.errors import InvalidInput
 from agentguard.inbox import Inbox
@@ -49,7 +49,8 @@ class Trust:
 
     anchors: TrustAnchors
     agents: Mapping[str, str]  # key thumbprint -> agent
-    digest: str
+    canonical: bytes  # JCS: {"agents": ..., "anchors": [[iss, thumbprint], ...]}, and "approvers" where they are named
+    digest: str  # of `canonical`
     approvers: Approvers | None = None  # by key thumbprint; None: whoever has an approver's key in the home
     authorities: tuple[tuple[str, PublicKey], ...] = ()  # name of a bundle, key that may sign it
 
@@ -64,7 +65,7 @@ class Trust:
         body: dict[str, Any] = {"agents": dict(agents), "anchors": sorted([anchor.iss, anchor.key.thumbprint()] for anchor in anchors)}
         if approvers is not None:
             body["approvers"] = {thumbprint: approver.name for thumbprint, approver in approvers.items()}
-        return cls(TrustAnchors(anchors), MappingProxyType(dict(agents)), digest(body), approvers, authorities)
+        return cls(TrustAnchors(anchors), MappingProxyType(dict(agents)), jcs(body), digest(body), approvers, authorities)
 
     @classmethod
     def load(cls, path: Path, own: Anchor) -> Trust:

@@ -22,6 +22,8 @@ from agentguard.log import Done, Forsaken
 
 #: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.
 _MAX_OUTPUT: Final = 1 << 20
+#: A verifier reads no longer one (Limits.max_token_size).
+_MAX_PROOF: Final = 65_536
 _NULL: Final = b"null"
 _VERDICTS: Final = {verdict: b'"%b"' % verdict.encode() for verdict in Verdict}
 _encode: Final = msgspec.json.Encoder().encode
@@ -64,6 +66,7 @@ class Ledger:
         bundle: str | None,
         environment: str,
         lock: str | None,
+        measured: str | None,
         policy: str,
         tool_version: str | None,
     ) -> evidence.Form:
@@ -81,6 +84,7 @@ class Ledger:
             guard=self._version,
             initiator=_initiator(chain),
             lock=lock,
+            measured=measured,
             policy=policy,
             task=chain.task_id if chain is not None else None,
             tool=tool,
@@ -112,7 +116,7 @@ class Ledger:
         if decision.reasons:
             reasons = self._kept(execution, "reasons", salt, jcs([reason.sentence() for reason in decision.reasons]))
         if call.proof is not None:
-            proof = evidence.commitment(b"", call.proof.encode("utf-8", "replace"))
+            proof = self._proof(execution, call.proof.encode("utf-8", "replace"))
         if usage is not NO_USAGE:
             before = self._kept(execution, "usage", salt, usage.canonical())
         name = b'"%b"' % execution.encode()  # hexadecimal
@@ -135,6 +139,10 @@ class Ledger:
             before,
             _VERDICTS[decision.verdict],
         )
+
+    def _proof(self, execution: str, proof: bytes) -> bytes:
+        """The digest of a proof, which nobody can guess. What is longer than one can be is not kept."""
+        return self._kept(execution, "proof", b"", proof) if len(proof) <= _MAX_PROOF else evidence.commitment(b"", proof)
 
     def _kept(self, execution: str, kind: str, salt: bytes, value: bytes) -> bytes:
         """The commitment to a value, as JSON; the value is kept in the side store."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from agentguard.approvals import Request
     from agentguard.canonical import Frozen
-    from agentguard.chain import VerifiedChain
     from agentguard.permit import Permit
     from agentguard.task import Memo, Task
 
@@ -62,7 +61,7 @@ class Forms(NamedTuple):
     """The records of one agent, task and tool with blanks for what changes from call to call, and what they were made for."""
 
     tool: Tool | None
-    chain: VerifiedChain | None
+    grant: Grant
     agent: str
     decision: Form
     outcome: Form
@@ -72,6 +71,7 @@ class Recording:
     """The records of one guard's decisions and outcomes.
 
     tools   the registered tools by name, as the guard goes on to fill them in
+    audience  the name under which proofs from elsewhere must address the guard
     unable  why no outcome can be recorded any more: no body runs. Empty while all is well
     revocations  the latest version of them that the guard has seen
     approved  the requests that executions without an outcome so far stand on
@@ -80,8 +80,8 @@ class Recording:
 
     stamp: Stamp
 
-    def __init__(self, home: Home, clock: Clock, tools: Mapping[str, Tool]) -> None:
-        self.home, self.clock, self.tools = home, clock, tools
+    def __init__(self, home: Home, clock: Clock, tools: Mapping[str, Tool], audience: str) -> None:
+        self.home, self.clock, self.tools, self.audience = home, clock, tools, audience
         self.revocations = 0
         self.ledger = Ledger(home, clock)
         self.approved: dict[str, Request] = {}
@@ -91,7 +91,7 @@ class Recording:
         """Keep what later records name by digest. Raises EvidenceUnavailable."""
         objects = self.home.objects
         return Stamp(
-            anchors=trust.digest,
+            anchors=objects.put(trust.canonical),
             bundle=objects.put(bundle) if bundle is not None else None,
             environment=self.ledger.document(environment),
             lock=objects.put(lock.canonical) if lock is not None else None,
@@ -100,11 +100,14 @@ class Recording:
 
     # --- decisions --------------------------------------------------------------------------------------------------------------
 
-    def forms(self, call: ToolCall, grant: Grant, task: Task | None, stamp: Stamp, memo: Memo | None) -> Forms:
-        """What the records of all calls of one agent, task and tool under one snapshot share, remembered with the task."""
+    def forms(self, call: ToolCall, grant: Grant, task: Task | None, stamp: Stamp, memo: Memo | None, *, judged: bool = True) -> Forms:
+        """What the records of all calls of one agent, task and tool under one snapshot share, remembered with the task.
+
+        judged  False where no check came to the decision, so that nobody need try to run it again
+        """
         tool = self.tools.get(call.tool)
         known = memo.forms.get(call.tool) if memo is not None else None
-        if known is not None and known.tool is tool and known.chain is grant.chain and known.agent == call.agent:
+        if known is not None and known.tool is tool and known.grant is grant and known.agent == call.agent:
             return known
         chain = grant.chain
         presented = memo.chain if memo is not None else None
@@ -119,14 +122,27 @@ class Recording:
             chain=chain,
             presented=presented,
             tool_version=version,
+            measured=self.ledger.document(self._measured(grant, tool)) if judged else None,
             **stamp._asdict(),
         )
-        made = Forms(tool, chain, call.agent, decision, self.ledger.outcome_form(chain.task_id if chain is not None else None, version))
+        made = Forms(tool, grant, call.agent, decision, self.ledger.outcome_form(chain.task_id if chain is not None else None, version))
         if memo is not None:
             if len(memo.forms) >= _MAX_FORMS:
                 memo.forms.clear()
             memo.forms[call.tool] = made
         return made
+
+    def _measured(self, grant: Grant, tool: Tool | None) -> dict[str, Any]:
+        """What a decision rests on and no other member of its record names."""
+        return {
+            "agents": list(grant.agents),
+            "audience": self.audience,
+            "clock": self.clock.unreliable,
+            "issuer": self.home.issuer.key.thumbprint(),
+            "opaque": tool is not None and tool.opaque,
+            "possessed": grant.possessed,
+            "present": grant.present,
+        }
 
     def pend(
         self,
@@ -195,7 +211,7 @@ class Recording:
     ) -> Pending:
         """A denial that no check came to, ready to be written."""
         decision = executed(refuse(call, stamp.policy, stage, reason), self.ledger.next_id())
-        forms = self.forms(call, grant, task, stamp, None)
+        forms = self.forms(call, grant, task, stamp, None, judged=False)
         return self.pend(decision, call, Binding(call.arguments), forms, self.now(), self.revocations, cause=cause)
 
     def refusal(self, call: ToolCall, stage: Stage, reason: Reason, cause: str) -> Decision:

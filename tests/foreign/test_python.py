@@ -1,21 +1,31 @@
-"""Roots and proofs against two Python libraries: sigstore's verifier of inclusion, and pymerkle's trees and proofs."""
+"""Roots, proofs and envelopes against three Python libraries: sigstore's verifier of inclusion, pymerkle's trees and proofs, and
+securesystemslib's DSSE."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pymerkle
 import pytest
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError as NotVerified
+from securesystemslib.signer import SSlibKey
 from sigstore._internal.merkle import verify_merkle_inclusion
 from sigstore.errors import VerificationError
 
-from agentguard.keys import PublicKey
+from agentguard.cli.log_common import log_keys
+from agentguard.dsse import IN_TOTO
+from agentguard.keys import LocalKey, PublicKey
 from agentguard.log import iter_records
 from agentguard.log.heads import read_head
 from agentguard.log.proofs import prove_growth, prove_inclusion
+from agentguard.merkle import leaf_hash
 from foreign.sizes import grown
+from support.evidence import opened, signed, taken
+from support.guarded import call, records
 from support.logs import KEY
 
 pytestmark = pytest.mark.foreign
@@ -62,3 +72,29 @@ def test_logs_of_many_sizes(tmp_path: Path) -> None:
             pymerkle.verify_consistency(roots[old], head.root, tree.prove_consistency(old, size), prior_size=old, later_size=size)
             grew += 1
     assert (proofs, changed, grew) > (2_500, 300, 2_400)
+
+
+def test_the_envelope_of_an_evidence_bundle(tmp_path: Path) -> None:
+    with opened(tmp_path) as guard:
+        with guard.task("triage", initiator="user:ann"):
+            guard.check(call("echo", {"x": 1})).run(guard.tools["echo"].target)
+        (decision,) = records(guard, "decision")
+    leaf = next(leaf_hash(record) for _, _, record in iter_records(tmp_path) if json.loads(record)["id"] == decision["id"])
+    data = signed(tmp_path, taken(tmp_path, decision["id"]))
+    envelope = Envelope.from_dict(json.loads(data))
+    public = log_keys(tmp_path, None).current
+    key = as_key(public)
+    assert list(envelope.verify([key], 1)) == [public.thumbprint()]
+    assert envelope.payload_type == IN_TOTO
+    statement = json.loads(envelope.payload)
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [{"digest": {"sha256": leaf.hex()}, "name": f"execution {decision['id']}"}]
+    changed = Envelope(envelope.payload + b" ", envelope.payload_type, envelope.signatures)
+    for wrong, by in ((changed, key), (envelope, as_key(LocalKey.generate().public))):
+        with pytest.raises(NotVerified):
+            wrong.verify([by], 1)
+
+
+def as_key(public: PublicKey) -> SSlibKey:
+    """Our key as theirs, under the same id."""
+    return SSlibKey(public.thumbprint(), "ed25519", "ed25519", {"public": public.raw.hex()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from agentguard.cli import (
+    log_bundle,
     log_clock,
     log_erase,
     log_export,
@@ -36,6 +37,7 @@ app.command("export")(log_export.export)
 app.command("erase")(log_erase.erase)
 app.command("retain")(log_retain.retain)
 app.command("prove")(log_prove.prove)
+app.command("bundle")(log_bundle.bundle)
 app.command("tiles")(log_tiles.tiles)
 app.command("rotate-key")(log_rotate.rotate_key)
 app.add_typer(log_witness.app, name="witness")

@@ -23,6 +23,7 @@ from agentguard.cli.observe import observe
 from agentguard.cli.policy import app as policy_app
 from agentguard.cli.stop import stop
 from agentguard.cli.tools import app as tools_app
+from agentguard.cli.verify_bundle import verify_bundle
 
 
 class Cli(TyperGroup):
@@ -86,6 +87,7 @@ app.add_typer(approvals_app, name="approvals")
 app.command("stop")(stop)
 app.command("lineage")(lineage)
 app.add_typer(log_app, name="log")
+app.command("verify-bundle")(verify_bundle)
 app.command("doctor")(doctor)
 
 
