@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEEP ?=
 MODEL ?=
 
-.PHONY: demo test test-full test-foreign test-adapters test-matrix lint types imports bench soak fuzz clean help
+.PHONY: demo test test-full test-foreign test-adapters test-matrix lint types imports bench soak fuzz mutate clean help
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -53,6 +53,10 @@ soak: $(VENV)/.dev ## what takes minutes: long sweeps, and the property tests fo
 fuzz: $(VENV)/.dev ## atheris on every reader, a minute each (SECONDS=60)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	for target in policy artifact call condition; do PYTHONPATH=tests $(BIN)/python -m fuzz.run $$target $(or $(SECONDS),60) || exit 1; done
+
+mutate: $(VENV)/.dev ## mutants of the decision core, judged by the tests (MODULES="decide budgets"); not in continuous integration
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutate]'
+	PYTHONPATH=tests $(BIN)/python -m mutation.run $(MODULES)
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

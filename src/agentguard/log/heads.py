@@ -84,6 +84,7 @@ def read_head(home: Path, shard: str, key: PublicKey | LogKeys) -> Head | None:
         note = read_small(path)
         if note is None:
             return None
+        note = note.rstrip(b"\0")  # a power cut may leave the length that a newer, longer head was to have, and zeros for what it adds
         try:
             return open_head(note, keys, shard)
         except InvalidInput as error:

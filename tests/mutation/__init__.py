@@ -1,0 +1,1 @@
+"""Mutation testing of the decision core: `make mutate` (docs/mutation.md)."""
