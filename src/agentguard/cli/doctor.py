@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: What the command line cannot do yet; stages of the decision say so themselves (agentguard.decision.NOT_BUILT).
-NOT_BUILT: Final = ("log bundle", "serve", "gateway")
+NOT_BUILT: Final = ("serve", "gateway")
 _FOR_THE_HIGHEST: Final = ("witness of checkpoints", "provenance of values", "approvals")
 _RECENT: Final = 1000
 
