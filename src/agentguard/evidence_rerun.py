@@ -21,7 +21,7 @@ from agentguard.environment import NANOSECOND
 from agentguard.errors import InvalidInput
 from agentguard.evidence import stage_results
 from agentguard.keys import PublicKey
-from agentguard.policy import Policy, load
+from agentguard.policy import Policy
 from agentguard.revocation import Action, Event, Revocations, parse_target
 from agentguard.tool_lock import Lock
 
@@ -109,9 +109,7 @@ class _Inputs:
         if record["stages"].get(str(int(Stage.CALL))) == "fail":
             raise _Undisclosed("the call as it was presented, which its tool cannot take")
         measured = parse(self._document("measured"))
-        policy = load(self._document("policy").decode("utf-8"))
-        if policy.digest != record["policy"]:
-            raise InvalidInput(f"the policy's digest is {policy.digest} here")
+        policy = _policy(self._document("policy"))
         terms, lock = self._terms(policy, measured["issuer"])
         now = int(record["time"]) // NANOSECOND
         facts = Facts(
@@ -228,6 +226,17 @@ class _Inputs:
         if len(events) < version:
             raise _Undisclosed(f"{version - len(events)} of {version} revocations that were known then")
         return Revocations.fold(version, events[:version])
+
+
+def _policy(canonical: bytes) -> Policy:
+    """A policy from its canonical bytes and nothing else: no file of this machine is read, whatever they say."""
+    from agentguard.policy_compile import compile_document  # YAML and pydantic are slow to import
+    from agentguard.policy_import import File, read_files
+
+    policy = compile_document(read_files([File("policy", canonical.decode("utf-8"))], "").document)
+    if policy.canonical != canonical:
+        raise InvalidInput("the policy is not in its canonical form")
+    return policy
 
 
 def _event(record: Mapping[str, Any]) -> Event:

@@ -235,6 +235,19 @@ def test_a_record_that_no_guard_writes_ends_in_an_answer(member: str, value: Any
         assert member == "call_id" or (member, value) in (("usage", None), ("tool", "echo")), "it says nothing that a decision rests on"
 
 
+@pytest.mark.parametrize("form", ["{path}", '{{"agentguard":1,"agents":{{}},"import":["secret.yaml"],"name":"x"}}', "\\n{path}"])
+def test_a_policy_that_names_a_file_makes_nobody_read_it(form: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log's owner may put anything where a policy was, and wait for what the verifier's machine says of its own files."""
+    monkeypatch.chdir(tmp_path)
+    Path("secret.yaml").write_text("hunter2")
+    document = form.format(path=tmp_path / "secret.yaml").encode()
+    record = {**record_of(case.first.decision), "policy": name_of(document)}
+    values = {one.kind: one.value for one in case.first.disclosed or ()}
+    again = rerun(record, values, {**case.first.documents, name_of(document): document}, case.first.keys, ())
+    assert again.status == "differs"
+    assert "hunter2" not in again.words
+
+
 def test_a_rerun_takes_any_values(case: Case) -> None:
     record, documents = record_of(case.first.decision), case.first.documents
     values = {one.kind: one.value for one in case.first.disclosed or ()}
