@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -240,7 +241,8 @@ class SideStore:
             self._window.close()
         if self._descriptor >= 0:
             if mine:
-                os.ftruncate(self._descriptor, self._at)
+                with suppress(OSError):  # whoever reads it stops at the zeros
+                    os.ftruncate(self._descriptor, self._at)
             os.close(self._descriptor)
         self._descriptor, self._window = -1, None
         self._at = self._base = self._end = self._room = 0
