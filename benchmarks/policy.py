@@ -15,6 +15,11 @@ from contextlib import closing
 from pathlib import Path
 
 from agentguard.admission import Account, Charge, Need, Reservation
+from agentguard.analysis.properties import beside, load_properties
+from agentguard.analysis.prove import prove
+from agentguard.analysis.search import Search
+from agentguard.analysis.simulate import simulate
+from agentguard.analysis.trace import Called
 from agentguard.canonical import freeze
 from agentguard.policy import Policy, load
 from agentguard.state import State
@@ -75,6 +80,44 @@ def admitted(state: State, task: str, history: int) -> Callable[[], object]:
     return run
 
 
+SIMULATED = """agentguard: 1
+name: simulated
+agents:
+  a:
+    tools: {look: {}, pay: {x: {range: {max: 50}}, to: {email: {domains: [example.com]}}}}
+"""
+HISTORY = """    budgets:
+    - {calls: 1000000, per: task}
+    - {cost: x, tool: pay, limit: 1000000000, per: agent, window: {sliding: 24h}}
+    sequence: [{tool: look, before: pay}, {tool: pay, at_most: 1000000}]
+"""
+
+
+def simulated(policy: Policy, calls: int) -> float:
+    """Calls a second, one call a second of recorded time."""
+    start, arguments = 1_767_225_600, freeze({"x": 7, "to": "bob@example.com"})
+    made = [Called("a", "look", freeze({}), None, None, True, "0", start)]
+    made += [Called("a", "pay", arguments, None, None, True, str(number), start + number) for number in range(1, calls)]
+    begin = time.perf_counter()
+    found = simulate(made, policy)
+    seconds = time.perf_counter() - begin
+    assert found.total("same") == calls
+    return calls / seconds
+
+
+def proven() -> tuple[int, float]:
+    """How many properties the example policies have, and the seconds of the one that took longest."""
+    longest, count = 0.0, 0
+    for file in sorted((Path(__file__).resolve().parents[1] / "policies").glob("*.properties.yaml")):
+        policy = load(file.with_name(file.name.replace(".properties", "")))
+        for wanted in load_properties(beside(file.with_name(file.name.replace(".properties", "")))):
+            begin = time.perf_counter()
+            answer = prove(policy, wanted, Search(seconds=10))
+            longest, count = max(longest, time.perf_counter() - begin), count + 1
+            assert str(answer.verdict) == "proven", answer
+    return count, longest
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true")
@@ -93,7 +136,11 @@ def main() -> None:
                 (f"the same after {history:,} calls (us)", long, 300),
             ):
                 rows.setdefault(name, []).append(timed(run, times))
+            for name, rules in (("without history", SIMULATED), ("with budgets and sequences", SIMULATED + HISTORY)):
+                rows.setdefault(f"simulate {name} (calls/s)", []).append(simulated(load(rules), 5_000 if given.quick else 50_000))
             rows.setdefault("load 2,000 rules (ms)", []).append(timed(lambda: load(text(2_000)), 1) / 1e3)
+    properties, longest = proven()
+    rows[f"prove, the longest of {properties} properties of the examples (s)"] = [longest]
     medians = {name: round(statistics.median(values), 2) for name, values in rows.items()}
     for name, value in medians.items():
         print(f"{name:60} {value:10.2f}")

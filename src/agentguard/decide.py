@@ -16,7 +16,7 @@ from msgspec import structs
 
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, jcs
-from agentguard.chain import ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
+from agentguard.chain import DEFAULT_LIMITS, ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import Policy, ToolAttributes
 from agentguard.policy_approval import ApprovalRule
@@ -121,6 +121,8 @@ class Usage(msgspec.Struct, frozen=True):
 SKEW: Final = 30
 NO_GRANT: Final = Grant()
 NO_USAGE: Final = Usage()
+_NO_FACTS: Final = Facts(MappingProxyType({}), Revocations(), DEFAULT_LIMITS)
+_AFTER_ALL_SHADOWS: Final = 2**53
 
 
 class _Case(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +138,7 @@ class _Case(msgspec.Struct, frozen=True, gc=False):
     attributes: ToolAttributes  # what the policy says about the tool
     standing: Standing | None  # what it says about this agent's calls to it, beside their arguments
     usage: Usage
+    lifted: bool = False  # its forbid rule is only recorded at `now`: what is left to say is said by the others
 
 
 def _case(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts: Facts, now: int, usage: Usage = NO_USAGE) -> _Case:
@@ -149,10 +152,22 @@ def decide(call: ToolCall, binding: Binding, grant: Grant, policy: Policy, facts
     for stage, judge in _STAGES:
         reason = judge(case)
         if reason is not None:
-            if not _shadowed(case, stage, reason):
-                return refuse(call, policy.digest, stage, reason)
-            held = _everybodys(case)
-            return structs.replace(refuse(call, policy.digest, stage, reason), enforced=False) if held is None else held
+            return _refused(case, stage, reason)
+    return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
+
+
+def decide_rules(call: ToolCall, binding: Binding, policy: Policy, now: int | None, usage: Usage = NO_USAGE) -> Decision:
+    """Stages 10 to 12 as `decide` has them, for a call that came through what is before them. Such an answer permits nothing.
+
+    Without `now`, hours are not judged, and what may be shadowed is enforced.
+    """
+    case = _case(call, binding, NO_GRANT, policy, _NO_FACTS, _AFTER_ALL_SHADOWS if now is None else now, usage)
+    if now is None and case.standing is not None and case.standing.hours:
+        case = structs.replace(case, standing=replace(case.standing, hours=()))
+    for stage, judge in ((Stage.POLICY, _policy), (Stage.APPROVAL, _approval)):
+        reason = judge(case)
+        if reason is not None:
+            return _refused(case, stage, reason)
     return Decision(Verdict.ALLOW, None, Stage.APPROVAL, (), call.agent, call.tool, call.call_id or "", policy.digest)
 
 
@@ -357,9 +372,9 @@ def _policy(case: _Case) -> Reason | None:
         reason = case.policy.may_delegate(case.grant.agents)  # type: ignore[arg-type]  # stage 2 left no None
         if reason is not None:
             return reason
-    reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.bound)
+    reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.bound, case.lifted)
     if reason is None and case.binding.followed is not None:
-        reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.followed)
+        reason = case.policy.judge(case.call.agent, case.call.tool, case.binding.followed, case.lifted)
     if reason is None and case.standing is not None:
         reason = case.standing.judge(case.call.tool, case.now, case.usage.counters)
     return reason
@@ -384,6 +399,32 @@ def _answered(case: _Case, rule: ApprovalRule) -> Reason | None:
 _OWN_RULES: Final = frozenset(
     {Code.TOOL_NOT_ALLOWED, Code.ARGUMENT_NOT_ALLOWED, Code.SEQUENCE_VIOLATION, Code.APPROVAL_REQUIRED, Code.APPROVAL_DENIED}
 )
+
+
+def _refused(case: _Case, stage: Stage, reason: Reason) -> Decision:
+    """The refusal; not enforced where a shadow covers it and nothing else refuses."""
+    refused, held = refuse(case.call, case.policy.digest, stage, reason), None
+    if stage == Stage.POLICY and not case.lifted and _forbidden(case, reason):
+        held = _beside(structs.replace(case, lifted=True))
+    elif _shadowed(case, stage, reason):
+        held = _everybodys(case)
+    else:
+        return refused
+    return structs.replace(refused, enforced=False) if held is None or not held.enforced else held
+
+
+def _forbidden(case: _Case, reason: Reason) -> bool:
+    """Whether this is the refusal of a forbid rule that is only recorded at this time."""
+    return reason.code is Code.TOOL_NOT_ALLOWED and case.policy.lifts(case.call.agent, case.call.tool, case.now)
+
+
+def _beside(case: _Case) -> Decision | None:
+    """What else refuses a call whose forbid rule is only recorded."""
+    for stage, judge in _STAGES[Stage.POLICY :]:
+        reason = judge(case)
+        if reason is not None:
+            return _refused(case, stage, reason)
+    return None
 
 
 def _shadowed(case: _Case, stage: Stage, reason: Reason) -> bool:

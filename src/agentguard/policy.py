@@ -167,12 +167,14 @@ class Policy:
 
     # --- stage 10 -------------------------------------------------------------------------------------------------------------------
 
-    def judge(self, agent: str, tool: str, bound: Mapping[str, Frozen]) -> Reason | None:
-        """None where `agent` may call `tool` with these bound arguments, else why not. Total."""
+    def judge(self, agent: str, tool: str, bound: Mapping[str, Frozen], lifted: bool = False) -> Reason | None:
+        """None where `agent` may call `tool` with these bound arguments, else why not. Total. `lifted`: whatever forbid rules say."""
         tools = self._checks.get(agent)
         if tools is None:
             return self._agent_unknown(agent)
         check = tools.get(tool)
+        if check is None and lifted and (rule := self.agents[agent].tools.get(tool)) is not None:
+            check = rule.judge
         if check is None:
             return self._tool_refused(agent, tool, bound)
         failure = check(bound)
@@ -202,13 +204,15 @@ class Policy:
         return found
 
     def shadows(self, agent: str, tool: str, now: int) -> bool:
-        """Whether what this agent's own rule for a tool refuses is only recorded at `now` (seconds since 1970).
-
-        Where there is no rule, or a forbid rule overrides it, there is nothing to shadow.
-        """
+        """Whether what this agent's own rule for a tool refuses is only recorded at `now` (seconds). Never where it has none."""
         rules = self.agents.get(agent)
-        shadow = rules.shadow if rules is not None and tool in self._checks[agent] else None
+        shadow = rules.shadow if rules is not None and (tool in self._checks[agent] or self.lifts(agent, tool, now)) else None
         return shadow is not None and now < shadow.until and (shadow.tools is None or tool in shadow.tools)
+
+    def lifts(self, agent: str, tool: str, now: int) -> bool:
+        """Whether a tool that `agent` has is forbidden, and all that forbids it is only recorded at `now` (seconds since 1970)."""
+        rule = self.agents[agent].tools.get(tool) if agent in self.agents else None
+        return rule is not None and rule.forbidden is not None and rule.forbidden.shadowed(now)
 
     def known(self, agent: str) -> Reason | None:
         """None where the policy has rules for `agent`, else `agent_unknown`."""
@@ -220,7 +224,7 @@ class Policy:
 
     def _tool_refused(self, agent: str, tool: str, bound: Mapping[str, Frozen]) -> Reason:
         rule = self.forbid.first(agent, tool)
-        if rule is not None:
+        if rule is not None and (rule.until is None or tool in self.agents[agent].tools):  # no trial of what it does not have
             found = f"forbidden by {rule.tool}" + (f": {rule.reason}" if rule.reason else "")
             return Reason(Code.TOOL_NOT_ALLOWED, tool, "a tool that no rule forbids", found, rule.place)
         rules = ", ".join(f"{_plain(name)}: any" for name in [*bound][:8])

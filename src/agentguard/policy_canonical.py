@@ -78,8 +78,11 @@ def _hours(rule: HoursRule) -> dict[str, Json]:
 def _shadow(shadow: Shadow | None) -> dict[str, Json] | None:
     if shadow is None:
         return None
-    until = datetime.fromtimestamp(shadow.until, UTC).isoformat()
-    return {"until": until, **({} if shadow.tools is None else {"tools": list(shadow.tools)})}
+    return {"until": _moment(shadow.until), **({} if shadow.tools is None else {"tools": list(shadow.tools)})}
+
+
+def _moment(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()
 
 
 def _budget(budget: Budget) -> dict[str, Json]:
@@ -104,7 +107,8 @@ def _number(count: int) -> Json:
 
 
 def _forbid(rule: Forbid) -> dict[str, Json]:
-    members = {"tool": rule.tool, "agent": rule.agent, "reason": rule.reason or None}
+    shadow: Json = None if rule.until is None else {"until": _moment(rule.until)}
+    members: dict[str, Json] = {"tool": rule.tool, "agent": rule.agent, "reason": rule.reason or None, "unsafe_shadow": shadow}
     return {name: value for name, value in members.items() if value is not None}
 
 

@@ -35,6 +35,7 @@ from agentguard.policy_schema import (
     validate,
 )
 from agentguard.rules import parse_rule
+from agentguard.spans import show_moment
 
 _ANY: Final = parse_rule("any")
 _Value = TypeVar("_Value")
@@ -61,8 +62,8 @@ class _Compiler:
 
     def policy(self) -> Policy:
         self.groups = Groups(self.model, self.report)
-        forbid = ForbidIndex(self.forbid_rules())
         self.restrictions = Restrictions(self.document, self.groups, self.report)
+        forbid = ForbidIndex(self.forbid_rules())
         tools = {name: self.attributes(name, tool) for name, tool in _ordered(self.model.tools)}
         agents = {name: self.agent(name, agent, tools, forbid) for name, agent in _ordered(self.model.agents)}
         environment = {name: self.rule(rule, ("environment", name)) for name, rule in _ordered(self.model.environment)}
@@ -96,9 +97,10 @@ class _Compiler:
     def forbid_rules(self) -> Iterator[Forbid]:
         for order, rule in enumerate(self.model.forbid):
             place = self.document.line(("forbid", order))
+            until = self.restrictions.until(rule.unsafe_shadow, ("forbid", order))
             try:
                 for tool in self.groups.forbidden(rule, ("forbid", order)):
-                    yield Forbid(tool, rule.agent, rule.reason or "", place, order)
+                    yield Forbid(tool, rule.agent, rule.reason or "", place, order, until)
             except InvalidInput as error:
                 self.problem(("forbid", order), error.message, error.hint)
 
@@ -243,9 +245,26 @@ def _warnings(
         for tool, rule in agent.tools.items():
             if rule.forbidden is not None:
                 effective.add(rule.forbidden.order)
-                yield f"{rule.place}: {path_text(('agents', name, 'tools', tool))}: has no effect, forbidden at {rule.forbidden.place}"
+                when = "has no effect" if rule.forbidden.until is None else f"has no effect from {show_moment(rule.forbidden.until)} on"
+                yield f"{rule.place}: {path_text(('agents', name, 'tools', tool))}: {when}, forbidden at {rule.forbidden.place}"
+    yield from _shadows(agents, forbid)
     said = set(effective)
     for forbidden in forbid.rules:
         if forbidden.order not in said:
             said.add(forbidden.order)
-            yield f"{forbidden.place}: forbid {forbidden.tool}: matches no tool that an agent has, or only what an earlier rule forbids"
+            other = "an earlier" if forbidden.until is None else "another"
+            yield f"{forbidden.place}: forbid {forbidden.tool}: matches no tool that an agent has, or only what {other} rule forbids"
+
+
+def _shadows(agents: Mapping[str, AgentPolicy], forbid: ForbidIndex) -> Iterator[str]:
+    """What a guard says aloud when it opens: rules that are not enforced. Whether their time is over is for a decision's `now` to tell."""
+    for name, agent in agents.items():
+        if agent.shadow is not None:
+            what = ", ".join(agent.shadow.tools or ["its tools"])
+            until = show_moment(agent.shadow.until)
+            yield f"{agent.shadow.place}: UNSAFE: until {until} refusals of {what} to {name} are recorded and not enforced"
+    told = set()
+    for rule in forbid.rules:
+        if rule.until is not None and rule.order not in told:
+            told.add(rule.order)
+            yield f"{rule.place}: UNSAFE: until {show_moment(rule.until)} what only this rule forbids is recorded and not enforced"

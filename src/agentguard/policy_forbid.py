@@ -16,7 +16,10 @@ _WILD: Final = re.compile(r"[*?]")
 class Forbid:
     """Forbids the tools that the glob `tool` matches, to the agents that `agent` matches (to all where it is None). It always wins.
 
-    `order` is its place among the forbid rules: of several that match, the first is named. Raises InvalidInput for a malformed glob.
+    order   its place among the forbid rules: of several that match, the first is named
+    until   up to this second its refusals are recorded and not enforced; None: it is enforced at any time
+
+    Raises InvalidInput for a malformed glob.
     """
 
     tool: str
@@ -24,6 +27,7 @@ class Forbid:
     reason: str
     place: str
     order: int = 0
+    until: int | None = None
     _tools: Glob = field(init=False, repr=False, compare=False)
     _agents: Glob | None = field(init=False, repr=False, compare=False)
 
@@ -33,6 +37,15 @@ class Forbid:
 
     def covers(self, agent: str, tool: str) -> bool:
         return self._tools.check(tool) and (self._agents is None or self._agents.check(agent))
+
+    def shadowed(self, now: int) -> bool:
+        """Whether what it refuses at `now` (seconds) is only recorded."""
+        return self.until is not None and now < self.until
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Of several rules about a call, the least one holds: a rule without a shadow, else the one whose shadow ends first."""
+        return (self.until is not None, self.until or 0, self.order)
 
 
 class _Bucket:
@@ -79,7 +92,9 @@ class ForbidIndex:
         self.rules = tuple(rules)
         named: dict[str, list[Forbid]] = {}
         shared: list[Forbid] = []
-        distinct = {(rule.tool, rule.agent): rule for rule in reversed(self.rules)}  # of equal ones the first is the one that is named
+        distinct: dict[tuple[str, str | None], Forbid] = {}
+        for rule in sorted(self.rules, key=lambda rule: rule.rank):  # of equal ones no shadow takes the place of one without
+            distinct.setdefault((rule.tool, rule.agent), rule)
         for rule in distinct.values():
             if rule.agent is None or _WILD.search(rule.agent):
                 shared.append(rule)
@@ -89,11 +104,11 @@ class ForbidIndex:
         self._named = {agent: _Bucket(group) for agent, group in named.items()}
 
     def first(self, agent: str, tool: str) -> Forbid | None:
-        """The first rule that forbids `tool` to `agent`, or None."""
+        """The rule that forbids `tool` to `agent`, or None. Where it is shadowed, so is every other one that does."""
         found: Forbid | None = None
         own = self._named.get(agent)
         for bucket in (self._shared,) if own is None else (self._shared, own):
             for rule in bucket.candidates(tool):
-                if (found is None or rule.order < found.order) and rule.covers(agent, tool):
+                if (found is None or rule.rank < found.rank) and rule.covers(agent, tool):
                     found = rule
         return found

@@ -26,6 +26,7 @@ from agentguard.policy_schema import (
     SequenceModel,
     ShadowModel,
     TargetModel,
+    TrialModel,
     WindowModel,
     suggestion,
 )
@@ -133,8 +134,12 @@ class Restrictions:
             return None
         where = (*path, "unsafe_shadow")
         tools = self._tools(model.tools, None, where, rules, own=True, key="tools") if model.tools is not None else None
-        until = self._made((*where, "until"), lambda: _moment(model.until))
+        until = self.until(model, path)
         return None if until is None else Shadow(until, tools, self._document.line(where))
+
+    def until(self, model: TrialModel | None, path: Steps) -> int | None:
+        """The second at which the shadow of what stands at `path` ends; None where it has none."""
+        return None if model is None else self._made((*path, "unsafe_shadow", "until"), lambda: _moment(model.until))
 
     # --- parts ------------------------------------------------------------------------------------------------------------------
 
@@ -240,9 +245,10 @@ def _moment(text: str) -> int:
         if len(text) == 10:
             day = date.fromisoformat(text)
             return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        given = datetime.fromisoformat(text)
+        moment = None if given.tzinfo is None else given.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter for a time that is of year 0 or 10000 in UTC
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None:
         raise InvalidInput(f"{text!r:.40} is no date", hint='write "2026-12-31" (its first moment, UTC), or a time with its zone')
     return int(moment.timestamp())

@@ -160,8 +160,11 @@ class HoursModel(_Model):
     tools: Names | None = None
 
 
-class ShadowModel(_Model):
+class TrialModel(_Model):
     until: Text
+
+
+class ShadowModel(TrialModel):
     tools: Names | None = None
 
 
@@ -192,6 +195,7 @@ class ForbidModel(_Model):
     tag: Name | None = None
     agent: Name | None = None
     reason: Text | None = None
+    unsafe_shadow: TrialModel | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> ForbidModel:
@@ -232,6 +236,7 @@ _MODELS: Final[tuple[tuple[tuple[str | None, ...], type[_Model]], ...]] = (
     (("groups", None, "delegates", None), DelegateModel),
     (("agents", None, "delegates", None), DelegateModel),
     (("forbid", None), ForbidModel),
+    (("forbid", None, "unsafe_shadow"), TrialModel),
     (("tools", None), ToolModel),
     (("tools", None, "approval"), AskModel),
     (("sequence", None, "only_after_approval"), AskModel),

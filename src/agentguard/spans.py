@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 from agentguard.errors import InvalidInput
@@ -25,3 +26,8 @@ def show_span(seconds: int) -> str:
         if seconds % length == 0:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"
+
+
+def show_moment(second: int) -> str:
+    """A second since 1970 to the minute: "2026-12-31 00:00 UTC"."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M UTC")

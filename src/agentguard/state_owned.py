@@ -11,12 +11,12 @@ An `OwnedTask` answers as the tables would, in the same order. In the store one 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
-from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Replayed, Superseded, counter_key, replay_key
+from agentguard.admission import ADMITTED, ADMITTED_AGAIN, Account, Admission, Charge, Replayed, Superseded, counter_key, replay_key
 from agentguard.errors import StateUnavailable
 from agentguard.state_file import Execute, StateFile
 
@@ -28,6 +28,31 @@ _END: Final = "UPDATE owner SET lease = NULL WHERE task = ?"
 _DROP: Final = "DELETE FROM owner WHERE task = ?"
 # What stands there already can only be what another guard read in our log meanwhile: the memory is complete, and wins.
 _CELL: Final = "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Counted(Protocol):
+    """Counters by key."""
+
+    def get(self, key: str, default: int, /) -> int: ...
+    def __getitem__(self, key: str, /) -> int: ...
+    def __setitem__(self, key: str, count: int, /) -> None: ...
+
+
+def take(charges: Sequence[Charge], counts: Counted, prior: Callable[[str, str], int]) -> Charge | None:
+    """Charge every counter; or none, and the first charge that its counter has no room for. `prior` sums the counters between two keys."""
+    for index, charge in enumerate(charges):
+        count = counts.get(charge.key, 0) + charge.amount
+        if count > (charge.limit if charge.prior is None else charge.limit - prior(*charge.prior)):
+            give_back(counts, [(taken.key, taken.amount) for taken in charges[:index]])
+            return charge
+        counts[charge.key] = count
+    return None
+
+
+def give_back(counts: Counted, charged: Iterable[tuple[str, int]]) -> None:
+    """Take back what was charged."""
+    for key, amount in charged:
+        counts[key] = max(0, counts[key] - amount)
 
 
 class OwnedTask:
@@ -55,12 +80,9 @@ class OwnedTask:
         for need in account.needs:
             if not need.low <= counts.get(need.key, 0) <= need.high:
                 return Superseded(version)
-        for index, charge in enumerate(account.charges):
-            count = counts.get(charge.key, 0) + charge.amount
-            if count > (charge.limit if charge.prior is None else charge.limit - self._prior(*charge.prior)):
-                self._give_back([(taken.key, taken.amount) for taken in account.charges[:index]])
-                return charge.exhausted()
-            counts[charge.key] = count
+        full = take(account.charges, counts, self._prior)
+        if full is not None:
+            return full.exhausted()
         self.seen[key] = (execution, "" if rerun else None, account.keys)
         return ADMITTED
 
@@ -80,11 +102,7 @@ class OwnedTask:
         known = self.seen.get((call_id, agent))
         if known is not None and known[0] == execution:
             del self.seen[call_id, agent]
-            self._give_back(msgspec.json.decode(known[2]) if known[2] else ())
-
-    def _give_back(self, charged: Iterable[tuple[str, int]]) -> None:
-        for key, amount in charged:
-            self.counts[key] = max(0, self.counts[key] - amount)
+            give_back(self.counts, msgspec.json.decode(known[2]) if known[2] else ())
 
     def write(self, execute: Execute) -> None:
         """Write what was counted into the tables. From the commit on, everybody counts there.

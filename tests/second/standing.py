@@ -22,6 +22,7 @@ from .written_out import Document, conditions, forbidden, names, restrictions, r
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MILLION = 1_000_000
 ALLOW = ("allow", None)
+RECORDED = ("recorded", "tool_not_allowed")  # it runs; that a forbid rule in its shadow would deny it is recorded
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _judge(document: Document, past: list[Call], call: Call, answer: bool | None
     if call.agent not in document["agents"]:
         return "deny", "agent_unknown"
     rules = rules_of(document, call.agent, call.tool)
-    if rules is None or forbidden(document, call.agent, call.tool):
+    if rules is None or forbidden(document, call.agent, call.tool, call.time):
         return "deny", "tool_not_allowed"
     if not _arguments_fit(rules, call.arguments):
         return "deny", "argument_not_allowed"
@@ -66,7 +67,7 @@ def _judge(document: Document, past: list[Call], call: Call, answer: bool | None
         return ("ask", "approval_required") if answer is None else ("deny", "approval_denied")
     if not has_room(document, past, call):
         return "deny", "budget_exhausted"
-    return ALLOW
+    return RECORDED if forbidden(document, call.agent, call.tool) else ALLOW
 
 
 def _arguments_fit(rules: dict[str, Any], arguments: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -148,6 +149,18 @@ def worlds(draw: st.DrawFn, only: str | None = None) -> tuple[Document, list[Cal
     agent, tool, given, _, _, wait, _ = draw(_step())
     agent = draw(st.sampled_from([*[agent] * 9, "nobody"]))
     return document, history, Call(agent, tool, given, now + wait), draw(st.sampled_from([None, True, True, False]))
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> tuple[Document, list[Call], Call, bool | None]:
+    """As `worlds`, with forbid rules that are about the call more often than not, in a shadow that ends about then, or in none."""
+    document, history, call, answer = draw(worlds())
+    about = forbids | st.just({"tool": call.tool})
+    rules = [dict(rule) for rule in (*document.get("forbid", []), *draw(st.lists(about, max_size=2)))]
+    for rule in rules:
+        if (wait := draw(st.sampled_from([None, -1, 0, 1, 1, 3600, 3600]))) is not None:
+            rule["unsafe_shadow"] = {"until": datetime.fromtimestamp(call.time + wait, UTC).isoformat()}
+    return {**document, "forbid": rules}, history, call, answer
 
 
 def _step() -> st.SearchStrategy[Any]:

@@ -6,6 +6,7 @@ What grants is nearest first, tool by tool: the agent's own, its groups, groups 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from .lexical import glob_matches
@@ -60,8 +61,11 @@ def names(document: Document, entry: Any, tool: str) -> bool:
     return "tool" not in entry or names(document, entry["tool"], tool)
 
 
-def forbidden(document: Document, agent: str, tool: str) -> bool:
+def forbidden(document: Document, agent: str, tool: str, now: int | None = None) -> bool:
+    """Whether a forbid rule is about this; with `now`, whether one is whose shadow, if it has one, is over by then."""
     for rule in document.get("forbid", []):
+        if now is not None and "unsafe_shadow" in rule and now < datetime.fromisoformat(rule["unsafe_shadow"]["until"]).timestamp():
+            continue
         about = rule["tag"] in tags_of(document, tool) if "tag" in rule else glob_matches(rule["tool"], tool)
         if about and glob_matches(rule.get("agent", "*"), agent):
             return True

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from agentguard.analysis.absent import never_holds
 from agentguard.analysis.review import Notice, review
 from agentguard.analysis.vacuous import contradiction, idle
+from agentguard.conditions import parse_condition
 from agentguard.integrity import Lock
 from agentguard.policy_compile import compile_document
 from agentguard.policy_import import read_policy
@@ -206,3 +208,29 @@ def test_a_tool_that_the_lock_does_not_name() -> None:
 def test_our_own_policies_have_no_warning(path: Path) -> None:
     document = read_policy(path).document
     assert [notice.text() for notice in review(compile_document(document), document) if notice.level == "warning"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "never"),
+    [
+        ("a * b <= 10", True),
+        ("b <= 10 and a > 1", True),
+        ("a == null", True),
+        ("not (a < 3)", True),
+        ("has(a) and b < 3", True),
+        ("a < 3 or not has(a)", True),  # the first part is read first
+        ("not has(a) or a * b <= 10", False),
+        ("not (has(a) and a * b > 10)", False),
+        ("b < 3 or a < 3", False),
+        ("not (b < 3 and a < 3)", False),
+        ("b < 3", False),
+    ],
+)
+def test_a_condition_that_never_holds_without_an_argument(text: str, never: bool) -> None:
+    condition = parse_condition(text)
+    assert never_holds(condition.tree, "a") is never
+    assert any(condition.failure(bound) is None for bound in ({"b": 2}, {"b": 50})) is not never
+    where = json.dumps({"where": {"t": [text]}})[1:-1]
+    agents = "  x: {tools: {t: {a: {range: {max: 9}, optional: true}, b: any}}, " + where + "}"
+    told = [notice.message for notice in reviewed(agents) if "may be left out" in notice.message]
+    assert told == ([f"a may be left out, and then {condition.text} never holds: it reads an argument that is missing"] if never else [])

@@ -30,7 +30,7 @@ _NAMES: Final = "context.names"
 #: The members of a policy's canonical form that are read here.
 _TOP: Final = frozenset({"agentguard", "name", "agents", "forbid", "tools", "sequence", "environment"})
 _AGENT: Final = frozenset({"tools", "where", "hours", "budgets", "sequence", "approval", "delegates", "unsafe_shadow"})
-_FORBID: Final = frozenset({"tool", "agent", "reason"})
+_FORBID: Final = frozenset({"tool", "agent", "reason", "unsafe_shadow"})
 _TOOL: Final = frozenset({"tags", "approval", "output", "rerun", "proof", "opaque", "plain_chains", "unsafe_any_arguments"})
 
 
@@ -264,6 +264,8 @@ def _beside(policy: Policy) -> Iterator[str]:
             yield f"{name}: may delegate to {to} ({delegate.place})"
         if agent.shadow is not None:
             yield f"{name}: refusals are only recorded for a time; Cedar refuses ({agent.shadow.place})"
+    for place in dict.fromkeys(rule.place for rule in policy.forbid.rules if rule.until is not None):
+        yield f"a forbid rule is only recorded for a time; Cedar refuses ({place})"
     for tool, attributes in policy.tools.items():
         if attributes.proof_required:
             yield f"{tool}: each call needs a proof of possession"

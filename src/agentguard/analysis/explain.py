@@ -254,7 +254,9 @@ def _others(policy: Policy, call: ToolCall, under: Circumstances) -> Iterator[Ot
 def _said(policy: Policy, call: ToolCall, rule: ToolRule | None, under: Circumstances, usage: Usage) -> dict[str, tuple[Said, ...]]:
     rules, standing = policy.agents.get(call.agent), policy.standing(call.agent, call.tool)
     shadow = rules.shadow if rules is not None else None
-    shadowed = shadow is not None and (shadow.tools is None or call.tool in shadow.tools)
+    places = [shadow.place] if shadow is not None and (shadow.tools is None or call.tool in shadow.tools) else []
+    if rule is not None and rule.forbidden is not None and rule.forbidden.until is not None:
+        places.append(rule.forbidden.place)
     groups: dict[str, Iterator[Said]] = {
         "arguments": _arguments(rule, call.arguments) if rule is not None else iter(()),
         "conditions": iter(
@@ -266,9 +268,7 @@ def _said(policy: Policy, call: ToolCall, rule: ToolRule | None, under: Circumst
         "budgets": iter([_charged(budget, call, under.now) for budget in standing.budgets] if standing is not None else ()),
         "delegation": _delegation(policy, under.through),
         "environment": _environment(policy, under.environment),
-        "shadow": iter(
-            [Said("refusals of such calls are recorded for a time, and not enforced", shadow.place)] if shadowed and shadow else ()
-        ),
+        "shadow": iter([Said("refusals of such calls are recorded for a time, and not enforced", place) for place in places]),
     }
     return {name: tuple(group) for name, group in groups.items()}
 

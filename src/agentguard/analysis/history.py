@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agentguard.admission import Charge
+from agentguard.admission import SHARED, Charge
 from agentguard.canonical import Frozen
 from agentguard.decide import Answer, Usage
 from agentguard.decision import Code, Reason
 from agentguard.policy import Policy
+from agentguard.state_owned import take
+
+
+class Counters(dict[str, int]):
+    """Counters by key. Those of windows are kept in order too, so that what a window holds is found among however many."""
+
+    __slots__ = ("_ordered",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ordered: list[str] = []
+
+    def __setitem__(self, key: str, count: int) -> None:
+        if "@" in key and key not in self:
+            insort(self._ordered, key)
+        super().__setitem__(key, count)
+
+    def between(self, first: str, last: str) -> int:
+        """The sum of the counters of windows from one key to another."""
+        keys = self._ordered
+        return sum([self[key] for key in keys[bisect_left(keys, first) : bisect_right(keys, last)]])
 
 
 @dataclass(slots=True)
 class History:
-    """The calls of one task on behalf of `initiator`, in their order. Costs that only an outcome tells count as what is set aside."""
+    """The calls of one task on behalf of `initiator`, in their order. Costs that only an outcome tells count as what is set aside.
+
+    shared  the counters that are not the task's own; tasks that are counted together have one
+    """
 
     policy: Policy
     initiator: str = ""
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    shared: Counters = field(default_factory=Counters)
 
     def usage(self, agent: str, tool: str, answer: Answer | None = None) -> Usage:
         """What a call is judged by."""
@@ -38,25 +64,32 @@ class History:
             charge = budget.charge(agent, self.initiator, bound, now)
             if isinstance(charge, Reason):
                 return charge
-            if self.counters.get(charge.key, 0) + self._prior(charge) + charge.amount > charge.limit:
-                return Reason(
-                    Code.BUDGET_EXHAUSTED, charge.name, f"at most {budget.shown()}", "not enough left for this call", budget.place
-                )
             charges.append(charge)
         if standing.watch is not None:
             charges += standing.watch.charges
-        for charge in charges:
-            self._move(charge.key, charge.amount)
+        full = take(charges, self, self._prior)
+        if full is not None:
+            limit, place = next(((each.shown(), each.place) for each in standing.budgets if each.name == full.name), (str(full.limit), ""))
+            return Reason(Code.BUDGET_EXHAUSTED, full.name, f"at most {limit}", "not enough left for this call", place)
         if standing.watch is not None:
             for key in (*(standing.watch.earned if ok else ()), *(standing.watch.approved if approved else ())):
-                self._move(key, 1)
+                self[key] = self.get(key, 0) + 1
         return None
 
-    def _prior(self, charge: Charge) -> int:
-        if charge.prior is None:
-            return 0
-        first, last = charge.prior
-        return sum(count for key, count in self.counters.items() if first <= key <= last)
+    def _prior(self, first: str, last: str) -> int:
+        return self._where(first).between(first, last)
 
-    def _move(self, key: str, amount: int) -> None:
-        self.counters[key] = self.counters.get(key, 0) + amount
+    # --- every counter, wherever it is counted: what `take` charges ----------------------------------------------------------------
+
+    def _where(self, key: str) -> Counters:
+        return self.shared if key.startswith(SHARED) else self.counters
+
+    def get(self, key: str, default: int, /) -> int:
+        """What a counter stands at."""
+        return self._where(key).get(key, default)
+
+    def __getitem__(self, key: str, /) -> int:
+        return self._where(key)[key]
+
+    def __setitem__(self, key: str, count: int, /) -> None:
+        self._where(key)[key] = count

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agentguard.analysis.absent import never_holds
 from agentguard.analysis.formulas import leaves
 from agentguard.analysis.near import closest
 from agentguard.analysis.samples import samples
@@ -104,6 +105,7 @@ class _Review:
         for agent, rules in self.policy.agents.items():
             for tool, rule in self._tools(rules):
                 yield from self._arguments(agent, tool, rule)
+                yield from self._conditions(agent, tool, rule)
             yield from self._budgets(agent, rules)
             yield from self._hours(agent, rules)
             yield from self._approvals(agent, rules)
@@ -114,7 +116,7 @@ class _Review:
             yield from self._unlocked(lock)
 
     def _tools(self, rules: AgentPolicy) -> list[tuple[str, ToolRule]]:
-        return [(tool, rule) for tool, rule in rules.tools.items() if rule.forbidden is None]
+        return [(tool, rule) for tool, rule in rules.tools.items() if rule.forbidden is None or rule.forbidden.until is not None]
 
     # --- constraints ----------------------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,16 @@ class _Review:
             return
         for words in idle(entry.constraint):
             yield _Seen("warning", place, path, words, "take it out, or widen what stands beside it")
+
+    def _conditions(self, agent: str, tool: str, rule: ToolRule) -> Iterator[_Seen]:
+        for condition, place in rule.conditions:
+            for name in sorted(condition.names & rule.arguments.keys()):
+                if rule.arguments[name].optional and never_holds(condition.tree, name):
+                    message = (
+                        f"{name} may be left out, and then {shorten(condition.text, 80)} never holds: it reads an argument that is missing"
+                    )
+                    hint = f"write `not has({name}) or ...`, or take `optional` away from {name}"
+                    yield _Seen("warning", place, ("agents", agent, "where", tool), message, hint)
 
     # --- what depends on more than the arguments ------------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentguard.analysis.replay import Replay
 from agentguard.analysis.trace import POLICY_CODES, Called
-from agentguard.decision import Reason, Verdict
+from agentguard.decision import Reason
 from agentguard.policy import Policy
 
 #: How many calls of each change are shown.
@@ -29,8 +31,9 @@ class Tally:
     denied     allowed then, refused by the new policy
     allowed    refused by the old policy, allowed by the new one
     same       as before
-    elsewhere  refused for a reason that no policy changes (budget, replay, artifact, …)
-    unknown    the arguments are not known any more
+    elsewhere  refused for a reason that no policy changes (replay, artifact, …); such a call counts as not made
+    unknown    the arguments are not known any more; such a call counts as not made
+    codes      why the newly refused ones are, and how many for each
     """
 
     denied: int = 0
@@ -38,6 +41,7 @@ class Tally:
     same: int = 0
     elsewhere: int = 0
     unknown: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
 
     @property
@@ -63,24 +67,24 @@ class Simulation:
 
 
 def simulate(calls: Iterable[Called], policy: Policy, against: Policy | None = None) -> Simulation:
-    """Judge calls by `policy`. What came of them then is what was recorded; where nothing was, what `against` says, or that they ran.
+    """Judge calls by `policy`, in their order and at their time, each after those that it lets run (replay.py says what is assumed).
 
-    Budgets, replay and time are not the policy's rules about a call, and are left as they were.
+    What came of them then is what was recorded; where nothing was, what `against` says, or that they ran.
     """
+    new, old = Replay(policy), Replay(against) if against is not None else None
     tallies: dict[tuple[str, str], Tally] = {}
     for call in calls:
         tally = tallies.setdefault((call.agent, call.tool), Tally())
         if call.arguments is None:
             tally.unknown += 1
             continue
-        if call.verdict is not None and call.verdict is not Verdict.ALLOW and call.code not in POLICY_CODES:
+        if call.verdict is not None and not call.ran and call.code not in POLICY_CODES:
             tally.elsewhere += 1
             continue
+        before = old is None or old.judge(call) is None
         if call.verdict is not None:
-            before = call.verdict is Verdict.ALLOW
-        else:
-            before = against is None or against.judge(call.agent, call.tool, call.arguments) is None
-        reason = policy.judge(call.agent, call.tool, call.arguments)
+            before = call.ran
+        reason = new.judge(call)
         if (reason is None) == before:
             tally.same += 1
             continue
@@ -88,6 +92,7 @@ def simulate(calls: Iterable[Called], policy: Policy, against: Policy | None = N
             tally.allowed += 1
         else:
             tally.denied += 1
+            tally.codes[str(reason.code)] += 1
         if len(tally.examples) < _EXAMPLES:
             tally.examples.append(Example(call, reason))
     return Simulation(tallies)

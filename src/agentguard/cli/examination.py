@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,18 @@ def _unsafe_rules(body: Any) -> list[str]:
         "plain_chains": "plain chains, which name no agent and no policy, are enough for it",
     }
     found = tools.items() if isinstance(tools, dict) else ()
-    return [f"tool {printable(name)}: {why} ({rule})" for name, rules in found for rule, why in words.items() if rules.get(rule)]
+    of_tools = [f"tool {printable(name)}: {why} ({rule})" for name, rules in found for rule, why in words.items() if rules.get(rule)]
+    return [*of_tools, *_shadows(body)] if isinstance(body, dict) else of_tools
+
+
+def _shadows(body: dict[str, Any]) -> Iterator[str]:
+    """Rules whose refusals are recorded for a time, and not enforced."""
+    for name, agent in body.get("agents", {}).items():
+        if shadow := agent.get("unsafe_shadow"):
+            yield f"agent {printable(name)}: refusals are only recorded until {printable(shadow['until'])} (unsafe_shadow)"
+    for rule in body.get("forbid", []):
+        if shadow := rule.get("unsafe_shadow"):
+            yield f"forbid {printable(rule['tool'])}: is only recorded until {printable(shadow['until'])} (unsafe_shadow)"
 
 
 def _unsafe_modes(opened: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from agentguard.cli import (
 )
 from agentguard.cli.exits import FAILED, INVALID, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption
-from agentguard.cli.policy_words import agent_words, rule_words, tool_words
+from agentguard.cli.policy_words import agent_words, forbid_words, rule_words, tool_words
 from agentguard.cli.terminal import count, print_json, result, say, table
 from agentguard.errors import InvalidInput
 
@@ -138,8 +138,7 @@ def _show(out: Console, policy: Policy) -> None:
         say(out, "runs only where ", (name, "name"), f" is {rule_words(entry)}", (f"  {policy.environment_places[name]}", "dim"))
     for forbidden in policy.forbid.rules:
         who = f" to {forbidden.agent}" if forbidden.agent else ""
-        why = f": {forbidden.reason}" if forbidden.reason else ""
-        say(out, ("forbids ", "bad"), (forbidden.tool, "name"), f"{who}{why}", (f"  {forbidden.place}", "dim"))
+        say(out, ("forbids ", "bad"), (forbidden.tool, "name"), f"{who}{forbid_words(forbidden)}", (f"  {forbidden.place}", "dim"))
     for name, agent in policy.agents.items():
         out.print()
         _show_agent(out, policy, name, agent)

@@ -10,7 +10,7 @@ import typer
 
 from agentguard.cli.exits import DENIED, leave
 from agentguard.cli.inputs import DEFAULT_HOME, FactsOption, HomeOption, JsonOption, facts_of
-from agentguard.cli.policy_words import agent_words, tool_words
+from agentguard.cli.policy_words import agent_words, forbid_words, tool_words
 from agentguard.cli.terminal import count, result, say
 from agentguard.errors import InvalidInput
 
@@ -178,8 +178,7 @@ def _say_call(out: Console, found: Explanation, under: Circumstances, proofs: li
         for said in found.said[name]:
             _say(out, front, said)
     for forbidden in found.forbidden:
-        why = f": {forbidden.reason}" if forbidden.reason else ""
-        say(out, ("  forbidden", "bad"), f" by {forbidden.tool}{why}", (f"  {forbidden.place}", "dim"))
+        say(out, ("  forbidden", "bad"), f" by {forbidden.tool}{forbid_words(forbidden)}", (f"  {forbidden.place}", "dim"))
     for other in found.others:
         reached = f"; {call.agent} may have it done by delegation" if other.reached else ""
         say(out, f"  {other.agent} making this very call would be {_VERDICTS[str(other.verdict)]}{reached}", (f"  {other.place}", "dim"))

@@ -16,12 +16,16 @@ from agentguard.cli.terminal import count, result, say, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentguard.analysis.simulate import Simulation
+    from agentguard.analysis.simulate import Simulation, Tally
     from agentguard.analysis.trace import Called, Progress
 
 TraceOption = Annotated[
     Path | None,
-    typer.Option("--trace", metavar="FILE", help="A file of JSON lines {agent, tool, arguments, verdict}; the home's evidence by default."),
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        help="A file of JSON lines {agent, tool, arguments}, and what else is known; the home's evidence by default.",
+    ),
 ]
 
 
@@ -36,8 +40,10 @@ def simulate(
 ) -> None:
     """Judge the calls that were made by another policy, and show what changes, by agent and tool, with examples.
 
-    Calls come from the evidence of a home, or from a file of JSON lines. Calls refused for other reasons than the policy (budgets, replay,
-    artifacts) stay refused; calls whose arguments were erased are counted as unknown. Exit 2 if a call that ran would be refused.
+    Calls come from the evidence of a home, or from a file of JSON lines, and are judged in their order and at their time: arguments, hours,
+    sequences, approvals and budgets. A line may say verdict, code, at, task, initiator and approved; without at no time passes between
+    lines. Calls refused for other reasons than the policy (replay, artifacts) stay refused; calls whose arguments were erased are counted
+    as unknown. Exit 2 if a call that ran would be refused.
 
     Example: `agentguard policy simulate new.yaml --home .agentguard`
     """
@@ -84,6 +90,7 @@ def _document(found: Simulation) -> dict[str, Any]:
                 "tool": tool,
                 "denied": tally.denied,
                 "allowed": tally.allowed,
+                "codes": dict(tally.codes),
                 "examples": [
                     {
                         "place": example.call.place,
@@ -98,12 +105,16 @@ def _document(found: Simulation) -> dict[str, Any]:
     }
 
 
+def _codes(tally: Tally) -> str:
+    return ", ".join(f"{code} {number}" for code, number in sorted(tally.codes.items()))
+
+
 def _show(out: Console, found: Simulation) -> None:
     changed = list(found.changed())
     if changed:
-        rows = table("agent", "tool", "newly denied", "newly allowed", "of")
+        rows = table("agent", "tool", "newly denied", "newly allowed", "of", "why denied")
         for agent, tool, tally in changed:
-            rows.add_row(agent, tool, str(tally.denied), str(tally.allowed), str(tally.total))
+            rows.add_row(agent, tool, str(tally.denied), str(tally.allowed), str(tally.total), _codes(tally))
         out.print(rows)
         for agent, tool, tally in changed:
             for example in tally.examples:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentguard.constraint import Entry
     from agentguard.policy import Policy
     from agentguard.policy_approval import ApprovalRule
+    from agentguard.policy_forbid import Forbid
 
 
 def rule_words(entry: Entry) -> str:
@@ -40,6 +40,14 @@ def approval_words(rule: ApprovalRule) -> str:
     return f"{rule.words()}, within {show_span(rule.expires)}{when}"
 
 
+def forbid_words(rule: Forbid) -> str:
+    """Why a forbid rule stands there, and until when it is not enforced."""
+    from agentguard.spans import show_moment
+
+    why = f": {rule.reason}" if rule.reason else ""
+    return why + ("" if rule.until is None else f"; UNSAFE: only recorded until {show_moment(rule.until)}")
+
+
 def agent_words(policy: Policy, name: str) -> Iterator[tuple[str, str]]:
     """What restricts an agent's calls beside their arguments one by one: in words, and where."""
     agent = policy.agents[name]
@@ -56,8 +64,9 @@ def agent_words(policy: Policy, name: str) -> Iterator[tuple[str, str]]:
         for asked in rules:
             yield f"{tool} needs {approval_words(asked)}", asked.place
     if agent.shadow is not None:
-        until = datetime.fromtimestamp(agent.shadow.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        from agentguard.spans import show_moment
+
         what = ", ".join(agent.shadow.tools or ["its tools"])
-        yield f"UNSAFE: until {until} refusals of {what} are recorded and not enforced", agent.shadow.place
+        yield f"UNSAFE: until {show_moment(agent.shadow.until)} refusals of {what} are recorded and not enforced", agent.shadow.place
     for budget in agent.budgets:
         yield f"at most {budget.shown()} {budget.name}", budget.place
