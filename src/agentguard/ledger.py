@@ -18,7 +18,6 @@ from agentguard.environment import Clock, version
 from agentguard.errors import OutputRefused
 from agentguard.home import Home
 from agentguard.integrity import commitment_bytes, type_name
-from agentguard.log import Done, Forsaken
 
 #: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.
 _MAX_OUTPUT: Final = 1 << 20
@@ -33,7 +32,9 @@ class Ledger:
     """Writes one record at a time. Whatever fails leaves as `EvidenceUnavailable`, and the caller denies."""
 
     def __init__(self, home: Home, clock: Clock) -> None:
-        self._log, self._side, self._objects, self._clock = home.log, home.side, home.objects, clock
+        self._side, self._objects, self._clock = home.side, home.objects, clock
+        #: Make records durable together (see `Log`): waiting for it, awaiting it, or not waiting at all.
+        self.write, self.awrite, self.submit = home.log.append, home.log.append_async, home.log.submit
         self._version = version()
         self._pid = -1
         self._prefix, self._count = "", 0
@@ -189,18 +190,6 @@ class Ledger:
         moved = _encode(counted) if counted else _NULL
         done = _encode(shaped) if shaped else _NULL
         return form.fill(moved, error, b'"%b"' % name, kind, b'"%b.outcome"' % name, output, done, b'"%b"' % status.encode(), now)
-
-    def write(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> None:
-        """Make records durable together; see `Log.append`. Raises EvidenceUnavailable."""
-        self._log.append(*records, bounded=bounded, forsaken=forsaken)
-
-    async def awrite(self, *records: bytes, bounded: bool = True, forsaken: Forsaken | None = None) -> None:
-        """The same for asyncio: its event loop does not wait for the disk."""
-        await self._log.append_async(*records, bounded=bounded, forsaken=forsaken)
-
-    def submit(self, record: bytes, done: Done) -> None:
-        """Have a record made durable without waiting for it; `done` is told. See `Log.submit`."""
-        self._log.submit(record, done=done)
 
     def delegation(
         self,

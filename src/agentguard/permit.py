@@ -35,8 +35,7 @@ class Recorder(Protocol):
     """What a permit needs of the guard that gave it."""
 
     unable: str
-
-    def now(self) -> int: ...
+    now: Callable[[], int]
 
     def poison(self, why: str) -> None: ...
 

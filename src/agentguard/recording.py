@@ -72,6 +72,7 @@ class Recording:
 
     tools   the registered tools by name, as the guard goes on to fill them in
     audience  the name under which proofs from elsewhere must address the guard
+    now     nanoseconds since the epoch; never goes back
     unable  why no outcome can be recorded any more: no body runs. Empty while all is well
     revocations  the latest version of them that the guard has seen
     approved  the requests that executions without an outcome so far stand on
@@ -82,6 +83,7 @@ class Recording:
 
     def __init__(self, home: Home, clock: Clock, tools: Mapping[str, Tool], audience: str) -> None:
         self.home, self.clock, self.tools, self.audience = home, clock, tools, audience
+        self.now = clock.now
         self.revocations = 0
         self.ledger = Ledger(home, clock)
         self.approved: dict[str, Request] = {}
@@ -261,7 +263,7 @@ class Recording:
             if type(answer) is int:
                 self._settle(permit, status)
 
-        self.ledger.submit(record, done)
+        self.ledger.submit(record, done=done)
 
     def _settle(self, permit: Permit, status: str) -> None:
         try:
@@ -284,12 +286,6 @@ class Recording:
         """Deny everything from here on: the log cannot be trusted to be complete."""
         self.unable = self.unable or why
         self.home.log.poison(why)
-
-    # --- the world --------------------------------------------------------------------------------------------------------------
-
-    def now(self) -> int:
-        """Nanoseconds since the epoch; never goes back."""
-        return self.clock.now()
 
 
 def _counted(permit: Permit, status: str, output: Any) -> tuple[tuple[str, int], ...]:

@@ -159,9 +159,8 @@ class SideStore:
         if self._keep == 0:
             return
         now = self._clock()
-        name, who = kind.encode("ascii"), execution.encode("ascii")
-        head = _HEAD.pack(_MAGIC, _KEPT, len(name), len(who), len(salt), len(value), now)
-        data = b"".join((head, name, who, salt, value, _END))
+        head = _HEAD.pack(_MAGIC, _KEPT, len(kind), len(execution), len(salt), len(value), now)
+        data = b"".join((head, (kind + execution).encode("ascii"), salt, value, _END))
         with self._lock:
             try:
                 if self._room <= 0 or now >= self._until:

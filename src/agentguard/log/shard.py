@@ -285,8 +285,7 @@ class ShardWriter:
 
     def _tree(self) -> Frontier:
         """The tree as it stands."""
-        for leaf in self._leaves:
-            self._frontier.append(leaf)
+        self._frontier.extend(self._leaves)
         self._leaves.clear()
         return self._frontier
 
