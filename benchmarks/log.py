@@ -5,8 +5,9 @@
     python benchmarks/log.py --peer tenuo=PATH  # the interpreter of a peer's environment
 
 The disk's sync time swings between 0.2 and 4 ms on one machine within minutes. So every round runs everything in turn, ratios are formed
-inside a round, and only they and the sizes of groups have goals. Records are 1,000 bytes everywhere. A peer writes ready-made strings: its
-cost of making and signing a receipt is left out, ours is not.
+inside a round, and only they and the sizes of groups have goals. Records are 1,000 bytes everywhere. A peer's sink is given ready-made
+strings, which leaves out what making and signing a receipt costs it; ours is never left out. So a lone caller's receipt is timed in full,
+too: a call with receipts that are made, signed and synced, less the same call without them.
 """
 
 from __future__ import annotations
@@ -61,12 +62,35 @@ def concurrently(call, callers, calls):
             thread.join()
     return time.perf_counter() - begin
 """
+TENUO_CALL: Final = """
+import logging
+logging.disable(logging.CRITICAL)
+from tenuo import HolderIdentity, Range, Runtime, SigningKey, Warrant, configure, guard
+from tenuo.receipts import FileReceiptSink
+folder = tempfile.mkdtemp(dir=sys.argv[1])
+root, holder = SigningKey.generate(), HolderIdentity.load_or_create(os.path.join(folder, "holder.key"))
+configure(issuer_key=root, trusted_roots=[root.public_key], audit_log=False)
+runtime = Runtime(identity=holder, trusted_roots=[root.public_key], receipts="{receipts}")
+warrant = Warrant.mint_builder().capability("tool", x=Range.max_value(9)).holder(holder.public_key).ttl(3600).mint(root)
+session, sink = runtime.session_from_wire(warrant), FileReceiptSink(os.path.join(folder, "receipts.jsonl"))
+tool = guard(tool="tool")(lambda x: "ok")
+def call():
+    with runtime.session_scope(session):
+        tool(x=1)
+    if "{receipts}" == "collect":
+        made = runtime.drain_receipts()
+        assert len(made) == 1
+        sink.handle(made[0])
+        runtime.acknowledge_receipts(1)
+"""
 SETUP: Final = {
     "tenuo": """
 from tenuo.receipts import FileReceiptSink
 sink = FileReceiptSink(os.path.join(tempfile.mkdtemp(dir=sys.argv[1]), "receipts.jsonl"))
 call = lambda: sink.handle("0" * 1000)
 """,
+    "tenuo with receipts": TENUO_CALL.format(receipts="collect"),
+    "tenuo without": TENUO_CALL.format(receipts="off"),
     "agt": """
 from agentmesh.governance.audit import AuditEntry
 from agentmesh.governance.audit_backends import FileAuditSink
@@ -75,6 +99,7 @@ entry = AuditEntry(event_type="policy_evaluation", agent_did="did:mesh:a", actio
 call = lambda: sink.write(entry)
 """,
 }
+ENVIRONMENTS: Final = {name.split()[0] for name in SETUP}
 
 
 class Syncs:
@@ -195,6 +220,8 @@ class Rows:
         if tenuo := self.peers.get("tenuo"):
             rows["fsync, 1 caller: Tenuo's receipts in a file"] = (lambda: tenuo.run(1, many), many, 0)
             rows["fsync, 64 threads: Tenuo's receipts in a file"] = (lambda: tenuo.run(CALLERS, few), CALLERS * few, 0)
+        if (made := self.peers.get("tenuo with receipts")) and (bare := self.peers.get("tenuo without")):
+            rows["fsync, 1 caller: Tenuo's receipt, made too"] = (lambda: made.run(1, many) - bare.run(1, many), many, 0)
         if agt := self.peers.get("agt"):
             rows["process, 1 caller: AGT's file sink"] = (lambda: agt.run(1, quick // 5), quick // 5, 0)
         found = {}
@@ -235,6 +262,7 @@ GOALS: Final[tuple[tuple[str, str, str | None, float], ...]] = (
     ("64 guarded calls: tasks / threads", "fsync, 64 tasks: guarded call", "fsync, 64 threads: guarded call", 2),
     ("64 threads: log / Tenuo's receipts", "fsync, 64 threads: log", "fsync, 64 threads: Tenuo's receipts in a file", 1),
     ("1 caller: log / Tenuo's receipts", "fsync, 1 caller: log", "fsync, 1 caller: Tenuo's receipts in a file", 1),
+    ("1 caller: log / Tenuo's receipt, made too", "fsync, 1 caller: log", "fsync, 1 caller: Tenuo's receipt, made too", 1),
     ("1 caller, unsynced: log / AGT's file sink", "process, 1 caller: log", "process, 1 caller: AGT's file sink", 1),
     ("process, 1 caller: µs a record", "process, 1 caller: log", None, 15),
     ("CPU: µs a record", "CPU a record in a group", None, 15),
@@ -269,7 +297,7 @@ def _goal(what: str, values: list[float], wanted: str, reached: bool) -> tuple[s
 def pythons(given: list[str]) -> dict[str, Path]:
     """The peers' interpreters: those that are named, and those that benchmarks/run.py made."""
     found = {name: Path(path) for name, _, path in (one.partition("=") for one in given)}
-    for name in SETUP:
+    for name in ENVIRONMENTS:
         if name not in found and (WORK / "venvs" / name / ".done").exists():
             found[name] = environment(name, PEERS[name][1])
     return found
@@ -282,10 +310,10 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="a peer's interpreter: tenuo, agt")
     options = parser.parse_args()
     found = pythons(options.peer)
-    for name in sorted(SETUP.keys() - found):
+    for name in sorted(ENVIRONMENTS - found.keys()):
         print(f"{name} is left out: benchmarks/run.py makes its environment, or give --peer {name}=PYTHON", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="agentguard-bench-") as folder:
-        peers = {name: Peer(name, python, Path(folder)) for name, python in found.items()}
+        peers = {name: Peer(name, found[of], Path(folder)) for name in SETUP if (of := name.split()[0]) in found}
         rows = Rows(Path(folder), peers, 1 if options.quick else 5)
         try:
             rows.run()  # warm
