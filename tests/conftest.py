@@ -10,12 +10,22 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agentguard import Guard
+from agentguard.context import current_task
 
 settings.register_profile("default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SUPPORT = (Path(__file__).resolve().parent.parent / "policies" / "support.yaml").read_text("utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_task_is_left() -> Iterator[None]:
+    """A task that a test left current would be the authority of whatever test comes next in this process."""
+    yield
+    left = current_task.get()
+    current_task.set(None)
+    assert left is None, f"the test left a task of {left.agent} current: close it, or use task.issue()"
 
 
 @pytest.fixture

@@ -454,7 +454,7 @@ def test_a_rerun_goes_on_where_it_is_presented(home: Path) -> None:
 @pytest.mark.parametrize("close", [False, True])
 def test_a_task_left_open_ends_with_its_guard(home: Path, close: bool) -> None:
     guard = opened(home)
-    task = guard.task("triage", initiator="user:alice").start()
+    task = guard.task("triage", initiator="user:alice").issue()
     assert answer(guard, task, "c") == "allow"
     guard.close()
     if close:

@@ -84,7 +84,7 @@ def test_a_trace_is_judged_as_a_guard_judges_it(
         clock = guard._enforcement.clock
         clock._wall, clock._elapsed, clock._base = (lambda: moment * NANOSECOND), (lambda: 0), 0
         whose = ("user:alice", "user:bob", "user:alice")
-        tasks = [guard.task(AGENT, initiator=who, ttl="30d").start() for who in whose]
+        tasks = [guard.task(AGENT, initiator=who, ttl="30d").issue() for who in whose]
         for number, (passes, task, tool, x, ok) in enumerate(steps):
             moment += passes
             call = Called(AGENT, tool, freeze({"x": x}), Verdict.ALLOW, None, ok, str(number), moment, str(task), whose[task])
