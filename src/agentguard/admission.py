@@ -32,8 +32,7 @@ def counter_expiry(key: str, expires: int) -> int:
     return int(key.rpartition("~")[2]) or _LARGEST if key.startswith(SHARED) else expires
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True, gc=False):  # one is made for each budget of each call, and no cycle can go through it
     """One counter that a call moves up by `amount`, if it does not pass `limit` then.
 
     key    the counter's name, such as `budget/<agent>/<name>` or `uses/<hash of the link>`; it stands in the evidence

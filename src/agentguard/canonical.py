@@ -269,6 +269,9 @@ def _constant(name: str) -> Any:
     raise InvalidInput(f"{name} is not JSON")
 
 
+_decode: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant).decode
+
+
 def parse(data: bytes | str, *, max_depth: int = 64) -> Json:
     """Read one JSON document strictly: UTF-8, no duplicate members at any depth, no NaN.
 
@@ -276,14 +279,14 @@ def parse(data: bytes | str, *, max_depth: int = 64) -> Json:
     """
     try:
         text = data if type(data) is str else bytes(data).decode("utf-8")  # type: ignore[arg-type]  # bytes by elimination
-        value = json.loads(text, object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+        value = _decode(text)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise InvalidInput(f"not JSON: {error.msg}", place=f"line {error.lineno} column {error.colno}") from None
     except RecursionError:
         raise InvalidInput("the document is nested too deeply") from None
-    if _depth_exceeds(value, max_depth):
+    if text.count("{") + text.count("[") > max_depth and _depth_exceeds(value, max_depth):  # what opens little is not deep
         raise InvalidInput("the document is nested too deeply", hint=f"at most {max_depth} levels")
     return value
 

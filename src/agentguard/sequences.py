@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from agentguard.admission import Charge, Need
@@ -83,10 +83,10 @@ class Watch:
     charges: tuple[Charge, ...]
     earned: tuple[str, ...]
     approved: Mapping[str, ApprovalRule]
+    reads: tuple[str, ...] = field(init=False)
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (*(check.need.key for check in self.checks), *self.approved)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", (*[check.need.key for check in self.checks], *self.approved))
 
     @property
     def needs(self) -> tuple[Need, ...]:
