@@ -17,6 +17,8 @@ from agentguard.proof import proof_id
 #: The counters that make a proof good for one call only, and an approval.
 PROOF: Final = "proof of possession"
 APPROVAL: Final = "approval"
+#: How the name of a counter of an artifact's own `uses` begins; the first digits of the link's hash follow.
+USES: Final = "uses of link "
 _UNLIMITED: Final = 2**53
 
 
@@ -40,7 +42,7 @@ def account(
         if domain != facts.domain:
             found, place = f"the domain {facts.domain}", f"link {link_hash[:12]}"
             return Reason(Code.STATE_UNAVAILABLE, "uses", f"the state domain {domain}, which counts this artifact", found, place)
-        charges.append(Charge(f"uses/{link_hash}", limit, f"uses of link {link_hash[:12]}"))
+        charges.append(Charge(f"uses/{link_hash}", limit, f"{USES}{link_hash[:12]}"))
     watch = standing.watch if standing is not None else None
     if watch is not None:
         charges += watch.charges

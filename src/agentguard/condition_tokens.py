@@ -36,7 +36,7 @@ _ELSEWHERE: Final = {
 }
 
 
-class Token(msgspec.Struct, frozen=True):
+class Token(msgspec.Struct, frozen=True, gc=False):
     """A piece of the text, and the column where it begins, from 1. `mark` is the text of a word or a sign, and empty for others."""
 
     kind: str  # "number", "word", "string", "sign" or "end"
@@ -70,6 +70,8 @@ def number_of(token: Token) -> int | Decimal:
     """The number that a token denotes. Raises InvalidInput where no JSON number does."""
     if _JSON_NUMBER.fullmatch(token.text) is None:
         raise wrong(f"{shorten(token.text, 40)!a} is not a number", token.column, "numbers are written as in JSON: 10, 0.5, 1e6")
+    if len(token.text) <= 15 and token.text.isdigit():
+        return int(token.text)
     if not is_admissible(token.text):
         raise wrong(f"the number {shorten(token.text, 40)} cannot be carried exactly by a JSON number", token.column)
     return exact(float(token.text))

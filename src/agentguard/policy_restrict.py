@@ -45,6 +45,7 @@ class Restrictions:
 
     def __init__(self, document: Document, groups: Groups, report: Report) -> None:
         self._document, self._groups, self._report = document, groups, report
+        self._parsed: dict[str, Condition] = {}  # by what was written: the same condition is parsed once
 
     # --- of one agent -----------------------------------------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Restrictions:
             initiator=model.initiator is not None,
             place=self._document.line(path),
             when=when,
-            unless=parse_condition(f"not ({when.text})") if when is not None else None,
+            unless=self._read(f"not ({when.text})") if when is not None else None,
         )
 
     def _budget(self, model: BudgetModel, tools: tuple[str, ...] | None, path: Steps) -> Budget:
@@ -182,12 +183,18 @@ class Restrictions:
                 self._report((*path, "cost"), f"the tool {tool!r} has no argument {budget.cost!r} that could be counted", hint, False)
 
     def _condition(self, text: str, rule: ToolRule, path: Steps) -> Condition | None:
-        condition = self._made(path, lambda: parse_condition(text))
+        condition = self._made(path, partial(self._read, text))
         if condition is not None and not rule.map.rest:
             for name in sorted(condition.names - rule.arguments.keys()):
                 self._report(path, f"the tool has no argument {name!r}", suggestion(name, rule.arguments), False)
                 return None
         return condition
+
+    def _read(self, text: str) -> Condition:
+        found = self._parsed.get(text)
+        if found is None:
+            found = self._parsed[text] = parse_condition(text)
+        return found
 
     def _tools(
         self, names: list[str] | None, tag: str | None, path: Steps, rules: Mapping[str, Any], own: bool, key: str = "tool"

@@ -44,10 +44,28 @@ def shape(value: Any) -> Any:
     return [type(value), *map(shape, value)] if type(value) in (list, tuple) else type(value)
 
 
+def fits(shaped: Any, output: Any) -> bool:
+    """Whether the shape stayed, but for leaves that a mark stands for: a key that never ends takes the number behind it in a list along."""
+    if type(shaped) is str and shaped.startswith("[redacted-"):
+        return type(output) not in (dict, list, tuple)
+    if type(shaped) is not type(output):
+        return False
+    if type(shaped) is dict:
+        return shaped.keys() == output.keys() and all(fits(shaped[name], output[name]) for name in output)
+    if type(shaped) in (list, tuple):
+        return len(shaped) == len(output) and all(map(fits, shaped, output))
+    return True
+
+
 def texts(value: Any) -> list[str]:
     if type(value) is dict:
         return [text for name, item in value.items() for text in (name, *texts(item))]
     return [text for item in value for text in texts(item)] if type(value) in (list, tuple) else [value] if type(value) is str else []
+
+
+def test_a_key_that_never_ends_takes_along_what_is_behind_it() -> None:
+    output = [[" -----BEGIN PRIVATE KEY-----\nMIIEvQ and cut off "], 0]
+    assert SECRETS.apply(output).output == [["[redacted-private_key]"], "[redacted-private_key]"]
 
 
 @given(st.data())
@@ -68,7 +86,7 @@ def test_no_secret_survives_and_the_shape_stays(data: st.DataObject) -> None:
     for secret in secrets:
         if secret in "\n".join(texts(output)):  # hypothesis draws values that it drops again
             assert secret not in everything
-    assert shape(SECRETS.apply(output).output) == shape(output)
+    assert fits(SECRETS.apply(output).output, output)
     again = SECRETS.apply(shaped.output)  # what stands in a secret's place may be found for another's, and is left alone then
     assert SECRETS.apply(again.output).output == again.output
 

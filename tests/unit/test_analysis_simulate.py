@@ -17,6 +17,7 @@ from agentguard.analysis.trace import Called, from_home, from_lines
 from agentguard.decision import Verdict
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
+from support.approving import answers, asks, opened, runs
 
 OLD = """
 agentguard: 1
@@ -96,6 +97,8 @@ def test_lines_with_and_without_verdicts(tmp_path: Path) -> None:
         (line(initiator=None), "initiator must be a string"),
         (line(approved="yes"), "approved must be true or false"),
         (line(agent=1), "agent and tool must be strings"),
+        (line(verdict=["deny"]), "the verdict cannot be ['deny']"),
+        (line(verdict="deny", code=["x"]), "code must be a string"),
         ('{"agent": "a", "agent": "b", "tool": "t", "arguments": {}}\n', "stands twice"),
         ("{\n", "trace.jsonl:1: not JSON"),
     ],
@@ -234,3 +237,91 @@ def test_what_is_only_recorded_ran_and_nothing_is_learned_from_it(tmp_path: Path
     assert totals(simulate([call], load(OLD)))["denied"] == 1
     with pytest.raises(InvalidInput, match="no call that was allowed"):
         learn(lambda: [call])
+
+
+# --- what the evidence says beside a verdict --------------------------------------------------------------------------------------------
+
+ASKING = """
+agentguard: 1
+name: asking
+agents:
+  clerk:
+    tools: {send_money: {amount: any, to: any}}
+    budgets: [{calls: 9, per: task}]
+    approval: [{tool: send_money, by: ["user:carol"], expires: 1h}]
+"""
+ONE, TWO = (ToolCall("clerk", "send_money", {"amount": amount, "to": "bob"}) for amount in (1, 2))
+
+
+def test_a_call_that_was_asked_about_and_made_again_is_one(home: Path) -> None:
+    with opened(home, ASKING) as guard:
+        for _ in range(2):
+            with guard.task("clerk", initiator="user:alice"):
+                request = asks(guard, ONE)
+                asks(guard, ONE)  # nobody has answered yet
+                answers(guard.home, request)
+                runs(guard, ONE)
+                asks(guard, ONE)  # another call: an approval is good for one; and nobody answers it
+                answers(guard.home, asks(guard, TWO), verdict="deny")
+                with pytest.raises(Denied, match="approval_denied"):
+                    guard.check(TWO)
+    calls = list(from_home(home))
+    said = [(call.arguments and call.arguments["amount"], str(call.verdict), call.approved, call.ran) for call in calls]
+    assert said == [(1, "allow", True, True), (1, "ask", None, False), (2, "deny", False, False)] * 2
+    assert totals(simulate(calls, load(ASKING)))["same"] == 6
+    freely = load(ASKING.replace("by: [", 'when: "amount > 1", by: ['))
+    assert totals(simulate(calls, freely)) == {"same": 4, "denied": 0, "allowed": 2, "elsewhere": 0, "unknown": 0}
+    scarce = load(ASKING.replace("calls: 9", "calls: 1").replace("by: [", 'when: "amount > 1", by: ['))
+    assert totals(simulate(calls, scarce)) == {"same": 6, "denied": 0, "allowed": 0, "elsewhere": 0, "unknown": 0}  # the first was one call
+
+
+def test_an_approved_call_that_a_budget_refused_was_approved_all_the_same(home: Path) -> None:
+    tight = ASKING.replace("calls: 9", "calls: 1")
+    with opened(home, tight) as guard, guard.task("clerk", initiator="user:alice"):
+        for call in (ONE, TWO):
+            answers(guard.home, asks(guard, call))
+        runs(guard, ONE)
+        with pytest.raises(Denied, match="budget_exhausted"):
+            guard.check(TWO)
+    assert [(str(call.code), call.approved) for call in from_home(home)] == [("None", True), ("budget_exhausted", True)]
+    assert totals(simulate(from_home(home), load(tight)))["same"] == 2
+    assert totals(simulate(from_home(home), load(ASKING)))["allowed"] == 1
+
+
+def test_what_the_artifact_refused_no_policy_allows(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Guard.open(OLD, home=home, durability="process") as guard, guard.task("a", initiator="user:alice", uses=1):
+        guard.check(ToolCall("a", "drop", {})).run(lambda: None)
+        with pytest.raises(Denied, match="uses of link"):
+            guard.check(ToolCall("a", "drop", {}))
+    assert [(call.code, call.elsewhere) for call in from_home(home)] == [(None, False), ("budget_exhausted", True)]
+    for policy in (OLD, OLD.replace("calls: 4", "calls: 9")):
+        assert totals(simulate(from_home(home), load(policy))) == {"same": 1, "denied": 0, "allowed": 0, "elsewhere": 1, "unknown": 0}
+
+
+def test_a_refusal_by_a_budget_whose_reason_nobody_knows_may_have_been_the_artifacts(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    record(home)
+    assert [call.elsewhere for call in from_home(home) if call.code == "budget_exhausted"] == [False]
+    (file,) = (home / "side").iterdir()
+    file.write_bytes(file.read_bytes().replace(b'"budget_exhausted: ', b'"budget_exhausted; '))
+    assert [call.elsewhere for call in from_home(home) if call.code == "budget_exhausted"] == [True]
+
+
+@pytest.mark.parametrize("more", ["", "    budgets: [{calls: 9, per: task}]\n"])
+def test_a_link_that_led_out_of_what_is_allowed_leads_out_again(tmp_path: Path, more: str) -> None:
+    root, outside, home = tmp_path / "root", tmp_path / "outside", tmp_path / "home"
+    for directory in (root, outside):
+        directory.mkdir()
+        (directory / "file").write_text("")
+    (root / "link").symlink_to(outside / "file")
+    text = f"agentguard: 1\nname: p\nagents:\n  a:\n    tools: {{read: {{path: {{path: {root}}}}}}}\n{more}"
+    with Guard.open(text, home=home, durability="process") as guard, guard.task("a", initiator="user:alice"):
+        guard.check(ToolCall("a", "read", {"path": str(root / "file")})).run(lambda path: path)
+        with pytest.raises(Denied, match="argument_not_allowed"):
+            guard.check(ToolCall("a", "read", {"path": str(root / "link")}))
+    assert totals(simulate(from_home(home), load(text)))["same"] == 2
+    assert totals(simulate(from_home(home), load(text.replace(str(root), str(tmp_path)))))["allowed"] == 1
+    (file,) = (home / "side").iterdir()
+    file.write_bytes(file.read_bytes().replace(str(outside).encode(), str(outside).encode()[:-1] + b"x"))
+    assert totals(simulate(from_home(home), load(text))) == {"same": 1, "denied": 0, "allowed": 0, "elsewhere": 0, "unknown": 1}

@@ -26,7 +26,7 @@ class Counters(dict[str, int]):
     def __setitem__(self, key: str, count: int) -> None:
         if "@" in key and key not in self:
             insort(self._ordered, key)
-        super().__setitem__(key, count)
+        dict.__setitem__(self, key, count)
 
     def between(self, first: str, last: str) -> int:
         """The sum of the counters of windows from one key to another."""
@@ -76,20 +76,17 @@ class History:
                 self[key] = self.get(key, 0) + 1
         return None
 
-    def _prior(self, first: str, last: str) -> int:
-        return self._where(first).between(first, last)
-
     # --- every counter, wherever it is counted: what `take` charges ----------------------------------------------------------------
 
-    def _where(self, key: str) -> Counters:
-        return self.shared if key.startswith(SHARED) else self.counters
+    def _prior(self, first: str, last: str) -> int:
+        return (self.shared if first.startswith(SHARED) else self.counters).between(first, last)
 
     def get(self, key: str, default: int, /) -> int:
         """What a counter stands at."""
-        return self._where(key).get(key, default)
+        return (self.shared if key.startswith(SHARED) else self.counters).get(key, default)
 
     def __getitem__(self, key: str, /) -> int:
-        return self._where(key)[key]
+        return (self.shared if key.startswith(SHARED) else self.counters)[key]
 
     def __setitem__(self, key: str, count: int, /) -> None:
-        self._where(key)[key] = count
+        (self.shared if key.startswith(SHARED) else self.counters)[key] = count

@@ -11,15 +11,13 @@ It is what a guard would have said, by what it decides and counts with (`decide_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from agentguard.analysis.history import Counters, History
 from agentguard.analysis.trace import Called
 from agentguard.call import ToolCall
-from agentguard.canonical import Frozen
 from agentguard.decide import Answer, Binding, decide_rules
-from agentguard.decision import Code, Reason, Verdict
+from agentguard.decision import Reason, Verdict
 from agentguard.policy import Policy
 
 #: Windows are counted from here where no time is known.
@@ -35,18 +33,22 @@ class Replay:
         self._tasks: dict[str, History] = {}
         self._shared = Counters()
         self._now: int | None = None
-        self._plain: dict[tuple[str, str], bool] = {}
+        self._judged: dict[tuple[str, str], ToolCall | None] = {}
 
     def judge(self, call: Called) -> Reason | None:
         """None where the call runs, and it is counted then; else why not. `call.arguments` are known."""
         if call.at is not None:
             self._now = call.at
         where = (call.agent, call.tool)
-        plain = self._plain.get(where)
-        if plain is None:
-            plain = self._plain[where] = self._by_arguments_only(*where)
+        try:
+            presented = self._judged[where]
+        except KeyError:
+            presented = self._judged[where] = None if self._by_arguments_only(*where) else ToolCall(*where, {})
         arguments = call.arguments if call.arguments is not None else {}
-        return self._policy.judge(*where, arguments) if plain else self._judge(call, arguments)
+        if presented is not None:
+            return self._judge(call, presented.with_arguments(arguments, ""))
+        reason = self._policy.judge(*where, arguments)
+        return self._policy.judge(*where, call.followed) if reason is None and call.followed is not None else reason
 
     def _by_arguments_only(self, agent: str, tool: str) -> bool:
         """Whether neither time nor what went before decides anything."""
@@ -58,11 +60,8 @@ class Replay:
             return False
         return rules.shadow is None and not (standing.budgets or standing.hours or standing.watch or standing.approvals)
 
-    def _judge(self, call: Called, arguments: Mapping[str, Frozen]) -> Reason | None:
-        presented = ToolCall(call.agent, call.tool, arguments)
-        if presented.defect:
-            return Reason(Code.MALFORMED_CALL, call.tool, "a well-formed call", presented.defect)
-        binding = Binding(presented.arguments)
+    def _judge(self, call: Called, presented: ToolCall) -> Reason | None:
+        binding = Binding(presented.arguments, followed=call.followed)
         history = self._tasks.get(call.task)
         if history is None:
             history = self._tasks[call.task] = History(self._policy, shared=self._shared)

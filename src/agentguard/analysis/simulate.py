@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentguard.analysis.replay import Replay
-from agentguard.analysis.trace import POLICY_CODES, Called
+from agentguard.analysis.trace import Called
 from agentguard.decision import Reason
 from agentguard.policy import Policy
 
@@ -74,11 +74,14 @@ def simulate(calls: Iterable[Called], policy: Policy, against: Policy | None = N
     new, old = Replay(policy), Replay(against) if against is not None else None
     tallies: dict[tuple[str, str], Tally] = {}
     for call in calls:
-        tally = tallies.setdefault((call.agent, call.tool), Tally())
+        where = (call.agent, call.tool)
+        tally = tallies.get(where)
+        if tally is None:
+            tally = tallies[where] = Tally()
         if call.arguments is None:
             tally.unknown += 1
             continue
-        if call.verdict is not None and not call.ran and call.code not in POLICY_CODES:
+        if call.elsewhere:
             tally.elsewhere += 1
             continue
         before = old is None or old.judge(call) is None
