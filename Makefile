@@ -54,7 +54,7 @@ fuzz: $(VENV)/.dev ## atheris on every reader, a minute each (SECONDS=60)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	for target in policy artifact call condition; do PYTHONPATH=tests $(BIN)/python -m fuzz.run $$target $(or $(SECONDS),60) || exit 1; done
 
-mutate: $(VENV)/.dev ## mutants of the decision core, judged by the tests (MODULES="decide budgets"); not in continuous integration
+mutate: $(VENV)/.dev ## mutants of the decision core, judged by the tests (MODULES="decide policy.budgets"); not in continuous integration
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutate]'
 	PYTHONPATH=tests $(BIN)/python -m mutation.run $(MODULES)
 

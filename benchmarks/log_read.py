@@ -30,13 +30,13 @@ from agentguard import evidence
 from agentguard.decision import Code, Stage, Verdict
 from agentguard.exports import events, write_csv, write_parquet
 from agentguard.exports import records as exported
-from agentguard.index import Index
 from agentguard.keys import LocalKey
 from agentguard.log import Log, iter_records, read_shards, verify
+from agentguard.log.merkle import leaf_hash, next_seal, node_hash
 from agentguard.log.proofs import prove_growth, prove_inclusion
 from agentguard.log.site import write_sites
-from agentguard.merkle import leaf_hash, next_seal, node_hash
-from agentguard.queries import Filter, Questions
+from agentguard.reading.index import Index
+from agentguard.reading.queries import Filter, Questions
 
 KEY = LocalKey.from_seed(bytes(range(32)))
 START = 1_700_000_000_000_000_000

@@ -21,8 +21,9 @@ from agentguard.analysis.search import Search
 from agentguard.analysis.simulate import simulate
 from agentguard.analysis.trace import Called
 from agentguard.canonical import freeze
-from agentguard.policy import Policy, load
-from agentguard.state import State
+from agentguard.policy import load
+from agentguard.policy.model import Policy
+from agentguard.state.store import State
 
 
 def text(rules: int) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from agentguard import Code, Denied, Guard, InvalidInput, ToolCall
-from agentguard.artifact import Profile, derive, parse_presentation
+from agentguard.artifacts.chain import ChainError, Limits, VerifiedChain, verify_structure
+from agentguard.artifacts.making import Profile, derive, parse_presentation
+from agentguard.artifacts.proof import proof_id, verify_proof
 from agentguard.canonical import digest, freeze
-from agentguard.chain import ChainError, Limits, VerifiedChain, verify_structure
 from agentguard.decision import Reason, Stage
 from agentguard.errors import AgentguardError, StateUnavailable
 from agentguard.keys import PublicKey
-from agentguard.proof import proof_id, verify_proof
 from agentguard.task import Task
 from agentguard_adapters.carried import Holding
 from agentguard_adapters.seats import seat

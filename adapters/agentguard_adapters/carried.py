@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from agentguard import Code, Guard, ToolCall
+from agentguard.artifacts.chain import ChainError, Limits, PrefixCache, VerifiedChain, verify_structure
+from agentguard.artifacts.proof import make_proof
 from agentguard.canonical import freeze
-from agentguard.chain import ChainError, Limits, PrefixCache, VerifiedChain, verify_structure
 from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.enforcement import NOBODY
 from agentguard.keys import Signer
-from agentguard.proof import make_proof
 from agentguard.task import Task
 
 __all__ = ["KEY", "Holding", "presented", "under"]

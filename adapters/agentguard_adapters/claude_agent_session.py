@@ -15,10 +15,10 @@ from agentguard.context import current_task
 from agentguard.decision import Reason, Stage
 from agentguard.enforcement import NOBODY
 from agentguard.errors import OutcomeUnrecorded, OutputRefused
-from agentguard.integrity import type_name
 from agentguard.notice import say
 from agentguard.permit import Permit
 from agentguard.task import Task
+from agentguard.tools.integrity import type_name
 from agentguard_adapters.claude_agent_runs import Runs, ToolFailed
 from agentguard_adapters.claude_agent_server import Announced, GuardedServer, guarded_servers
 from agentguard_adapters.seats import seat

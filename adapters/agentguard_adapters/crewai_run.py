@@ -15,9 +15,9 @@ from crewai.utilities.agent_utils import extract_tool_call_info
 from pydantic import ValidationError
 
 from agentguard import Denied, Guard
-from agentguard.integrity import type_name
 from agentguard.notice import say
 from agentguard.task import Task
+from agentguard.tools.integrity import type_name
 from agentguard_adapters.stand_in import Asked, OnDeny, asking, told
 
 

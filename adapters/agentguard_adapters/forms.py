@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentguard import Guard
-from agentguard.integrity import register
+from agentguard.tools.integrity import register
 from agentguard_adapters.stand_in import stand_in
 
 
@@ -22,7 +22,7 @@ def stand_ins(
 ) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
     """Stand-ins that raise denials, for the forms that there are; at least one.
 
-    name, injected, schema, pauses   as in `agentguard.integrity.register`
+    name, injected, schema, pauses   as in `agentguard.tools.integrity.register`
     """
     if sync_form is not None and async_form is not None:
         tool = guard.register(register(sync_form, name=name, injected=injected, schema=schema, twins=(async_form,), pauses=pauses))

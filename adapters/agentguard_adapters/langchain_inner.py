@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from agentguard import Guard, InvalidInput
 from agentguard.canonical import Frozen, freeze, thaw
-from agentguard.integrity import Tool as Pinned
-from agentguard.integrity import bare, register
 from agentguard.plain import plain
+from agentguard.tools.integrity import Tool as Pinned
+from agentguard.tools.integrity import bare, register
 
 #: The exceptions by which LangGraph suspends a tool, to call it again under the same id when the run goes on.
 PAUSES = ("langgraph.errors.GraphBubbleUp",)

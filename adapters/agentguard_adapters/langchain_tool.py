@@ -15,9 +15,9 @@ from pydantic import PrivateAttr
 
 from agentguard import Denied, Guard, ToolCall
 from agentguard.errors import OutputRefused
-from agentguard.integrity import Tool as Pinned
 from agentguard.plain import is_json
 from agentguard.task import Task
+from agentguard.tools.integrity import Tool as Pinned
 from agentguard_adapters.langchain_inner import Inner
 from agentguard_adapters.langchain_run import Backstop, OnDeny, Run, answer, node_fills, passed
 from agentguard_adapters.seats import seat

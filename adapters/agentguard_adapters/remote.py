@@ -16,8 +16,8 @@ from agentguard import Code, Guard, InvalidInput, ToolCall
 from agentguard.canonical import Frozen, freeze
 from agentguard.decision import Reason, Stage
 from agentguard.errors import OutputRefused
-from agentguard.integrity import Tool, register
 from agentguard.task import Task
+from agentguard.tools.integrity import Tool, register
 
 __all__ = ["Remote", "RemotePaused", "RemoteToolError"]
 

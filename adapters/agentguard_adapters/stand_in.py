@@ -23,9 +23,9 @@ from agentguard.canonical import Frozen, freeze
 from agentguard.context import current_task, restore
 from agentguard.decision import Reason, Stage
 from agentguard.errors import OutputRefused
-from agentguard.integrity import Tool, bare, register
 from agentguard.plain import is_json, plain
 from agentguard.task import Task
+from agentguard.tools.integrity import Tool, bare, register
 from agentguard_adapters.seats import seat
 
 __all__ = ["Asked", "OnDeny", "announced", "asking", "awaited", "claimed", "pinned_of", "stand_in", "told"]
@@ -146,8 +146,8 @@ def stand_in(
 ) -> Callable[..., Any]:
     """A function that stands for `fn`, sync or async as it is, and asks the guard before each run.
 
-    name, injected, schema, watch, pauses   as in `agentguard.integrity.register`, which pins the function. One that is registered already
-                  keeps the name that it has there; a hook may announce it under either
+    name, injected, schema, watch, pauses   as in `agentguard.tools.integrity.register`, which pins the function. One that is registered
+                  already keeps the name that it has there; a hook may announce it under either
     tool          in their place: the registered tool that `fn` is a form of (one of its `twins`)
     agent, task   who calls and by which authority, where no hook says so; by default the current task's
     on_deny       "message": the denial's sentence is returned in the place of an output, as is that of an output that the policy refuses;

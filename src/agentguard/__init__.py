@@ -11,7 +11,7 @@ with guard.task("triage", initiator="user:alice"):
     send_email(to="bob@example.com", subject="Hi", body="...")
 """
 
-from agentguard.artifact import Initiator
+from agentguard.artifacts.making import Initiator
 from agentguard.call import ToolCall
 from agentguard.decision import Code, Decision, Verdict
 from agentguard.errors import AgentguardError, ApprovalRequired, Denied, InvalidInput, OutcomeUnrecorded

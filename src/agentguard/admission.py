@@ -7,8 +7,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from agentguard.artifacts.revocation import check_text
 from agentguard.errors import InvalidInput
-from agentguard.revocation import check_text
 
 _LARGEST: Final = 2**53
 

@@ -14,11 +14,11 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from agentguard.artifacts.jws import Token, read_header, sign
 from agentguard.canonical import Frozen, as_mapping, freeze, jcs, parse
 from agentguard.decide import Answer
 from agentguard.errors import InvalidInput
 from agentguard.evidence import commit
-from agentguard.jws import Token, read_header, sign
 from agentguard.keys import PublicKey, Signer
 
 REQUEST_TYPE: Final = "agentguard-request+jwt"

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agentguard.approvals import Question, Request, Terms, judge, make_request, weigh
+from agentguard.artifacts.chain import VerifiedChain
 from agentguard.call import ToolCall
 from agentguard.canonical import jcs
-from agentguard.chain import VerifiedChain
 from agentguard.context import current_execution
 from agentguard.decide import Answer, Binding, Grant, Usage
 from agentguard.decision import Decision
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import AgentguardError
 from agentguard.home import Home
-from agentguard.policy import Policy
-from agentguard.policy_approval import ApprovalRule
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.model import Policy
 
 
 class Heard(NamedTuple):

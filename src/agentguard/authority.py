@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from agentguard import artifact
-from agentguard.artifact import Initiator, Profile, Uses
+from agentguard.artifacts import making as artifact
+from agentguard.artifacts.chain import ChainError, Limits, PrefixCache, VerifiedChain, verify_structure
+from agentguard.artifacts.making import Initiator, Profile, Uses
 from agentguard.canonical import Frozen
-from agentguard.chain import ChainError, Limits, PrefixCache, VerifiedChain, verify_structure
-from agentguard.constraint import ToolMap
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import ToolMap
 from agentguard.decide import NO_GRANT, Grant
 from agentguard.home import Home, Trust
 from agentguard.keys import Signer
-from agentguard.policy import Policy
-from agentguard.rules import parse_rule
+from agentguard.policy.model import Policy
 
 if TYPE_CHECKING:
     from agentguard.task import Memo, Task

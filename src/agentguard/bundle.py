@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agentguard import jws
+from agentguard.artifacts import jws
+from agentguard.artifacts.revocation_list import RevocationList, read_list, whole
 from agentguard.canonical import Json, jcs, parse
 from agentguard.errors import InvalidInput
 from agentguard.home import Trust
 from agentguard.keys import PublicKey, Signer
-from agentguard.policy import Policy
-from agentguard.revocation_list import RevocationList, read_list, whole
-from agentguard.tool_lock import Lock
+from agentguard.policy.model import Policy
+from agentguard.tools.lock import Lock
 
 BUNDLE_TYPE: Final = "agentguard-policy-bundle+jwt"
 MAX_BUNDLE: Final = 16 * 1024 * 1024
@@ -201,8 +201,8 @@ def _policy(body: Any, name: str, version: int) -> Policy:
 
 
 def _compiled(files: Sequence[tuple[str, str]], name: str, version: int) -> Policy:
-    from agentguard.policy_compile import compile_document  # YAML and pydantic are slow to import
-    from agentguard.policy_import import File, read_files
+    from agentguard.policy.compile import compile_document  # YAML and pydantic are slow to import
+    from agentguard.policy.imports import File, read_files
 
     return compile_document(read_files([File(*file) for file in files], f"{name}@{version}/").document)
 

@@ -16,7 +16,7 @@ from agentguard.errors import InvalidInput
 from agentguard.home import Home
 from agentguard.ledger import Ledger
 from agentguard.log.layout import hold_lock, make_directory, read_small, replace_file
-from agentguard.state_memory import Numbered
+from agentguard.state.memory import Numbered
 
 DIRECTORY: Final = "policy"
 

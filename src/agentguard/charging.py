@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from agentguard.admission import Account, Charge, Meter
+from agentguard.artifacts.chain import VerifiedChain
+from agentguard.artifacts.proof import proof_id
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.chain import VerifiedChain
 from agentguard.decide import Facts, Usage
 from agentguard.decision import Code, Reason
-from agentguard.policy import Policy
-from agentguard.proof import proof_id
+from agentguard.policy.model import Policy
 
 #: The counters that make a proof good for one call only, and an approval.
 PROOF: Final = "proof of possession"

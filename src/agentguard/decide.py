@@ -14,16 +14,16 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from agentguard.artifacts.chain import DEFAULT_LIMITS, ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
+from agentguard.artifacts.proof import verify_proof
+from agentguard.artifacts.revocation import Revocations
+from agentguard.artifacts.revocation_list import RevocationList
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, jcs
-from agentguard.chain import DEFAULT_LIMITS, ChainError, Limits, VerifiedChain, check_audience, check_scope, check_time
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
-from agentguard.policy import Policy, ToolAttributes
-from agentguard.policy_approval import ApprovalRule
-from agentguard.proof import verify_proof
-from agentguard.revocation import Revocations
-from agentguard.revocation_list import RevocationList
-from agentguard.standing import Standing
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.model import Policy, ToolAttributes
+from agentguard.policy.standing import Standing
 
 
 class Grant(msgspec.Struct, frozen=True):

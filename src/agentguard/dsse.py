@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentguard.canonical import jcs, parse
-from agentguard.checkpoint import from_base64, to_base64
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey, Signer
+from agentguard.log.checkpoint import from_base64, to_base64
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
 

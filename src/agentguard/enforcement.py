@@ -15,10 +15,11 @@ from typing import Any, Final, NamedTuple
 from msgspec import structs
 
 from agentguard import control
+from agentguard.artifacts.chain import VerifiedChain
+from agentguard.artifacts.proof import make_proof
 from agentguard.asking import Asking, Heard, asked
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.chain import VerifiedChain
 from agentguard.charging import APPROVAL, PROOF, account, fixed
 from agentguard.context import current_task
 from agentguard.decide import (
@@ -36,17 +37,16 @@ from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
 from agentguard.home import Home
-from agentguard.integrity import Binder, Tool, type_name
 from agentguard.notice import say
-from agentguard.paths import followed
-from agentguard.paths import governed as governed_arguments
 from agentguard.permit import LIFETIME_NS, Permit
-from agentguard.policy import Policy
-from agentguard.proof import make_proof
+from agentguard.policy.model import Policy
 from agentguard.recording import Pending, Recording, executed
 from agentguard.snapshot import InForce, Orders, Snapshot
-from agentguard.state import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
+from agentguard.state.store import Account, Admitted, Exhausted, Replayed, Reservation, Superseded
 from agentguard.task import Memo, Task
+from agentguard.tools.integrity import Binder, Tool, type_name
+from agentguard.tools.paths import followed
+from agentguard.tools.paths import governed as governed_arguments
 
 #: Where there is no task there is no agent; the call is judged under this name and denied for want of an artifact.
 NOBODY: Final = "nobody"

@@ -15,30 +15,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from agentguard import control
-from agentguard.artifact import Initiator, parse_presentation
+from agentguard.artifacts.chain import VerifiedChain
+from agentguard.artifacts.making import Initiator, parse_presentation
 from agentguard.asking import in_event_loop
 from agentguard.bundle_home import take_over
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.chain import VerifiedChain
 from agentguard.context import current_task, lent_permit
 from agentguard.decision import Decision, Reason, Stage, Verdict
 from agentguard.enforcement import NOBODY, Enforcement, readable
 from agentguard.environment import NANOSECOND
 from agentguard.errors import ApprovalRequired, Denied, InvalidInput
 from agentguard.home import DEFAULT, Durability, Home
-from agentguard.integrity import Binder, Tool, mark, register
 from agentguard.issuing import Issuing
 from agentguard.keys import Signer
 from agentguard.notice import say
 from agentguard.permit import Permit
-from agentguard.policy import Policy
+from agentguard.policy.model import Policy
 from agentguard.snapshot import Snapshot, given_by, read_orders
 from agentguard.spans import parse_span
 from agentguard.task import Task, initiator_of
+from agentguard.tools.integrity import Binder, Tool, mark, register
 
 if TYPE_CHECKING:
-    from agentguard.lineage import Lineage
+    from agentguard.reading.lineage import Lineage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -375,7 +375,7 @@ class Guard:
 
         Raises InvalidInput for an id that nothing has.
         """
-        from agentguard.records import read_lineage  # the index is for questions; a guard that is asked none does without it
+        from agentguard.reading.records import read_lineage  # the index is for questions; a guard that is asked none does without it
 
         return read_lineage(self.home.path, subject)
 

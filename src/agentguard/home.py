@@ -27,15 +27,15 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from agentguard.approvals import Approver, Approvers
+from agentguard.artifacts.chain import Anchor, TrustAnchors
+from agentguard.artifacts.revocation import Kind
 from agentguard.canonical import as_mapping, digest, jcs, parse
-from agentguard.chain import Anchor, TrustAnchors
 from agentguard.errors import InvalidInput
 from agentguard.inbox import Inbox
 from agentguard.keys import AGENT_NAME, KeyRing, PublicKey
 from agentguard.log import Log
-from agentguard.revocation import Kind
 from agentguard.settings import Settings
-from agentguard.state import State
+from agentguard.state.store import State
 from agentguard.store import ObjectStore, SideStore
 
 DEFAULT: Final = ".agentguard"

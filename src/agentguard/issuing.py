@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from agentguard import control
+from agentguard.artifacts.chain import ChainError, VerifiedChain
+from agentguard.artifacts.link import DEFAULT_LIMITS
+from agentguard.artifacts.proof import check_proof, make_proof, open_proof
 from agentguard.call import ToolCall
-from agentguard.chain import ChainError, VerifiedChain
 from agentguard.context import current_execution
 from agentguard.decide import standing
 from agentguard.decision import Code, Reason, Stage
 from agentguard.enforcement import Enforcement
 from agentguard.environment import NANOSECOND
 from agentguard.errors import Denied, InvalidInput
-from agentguard.link import DEFAULT_LIMITS
-from agentguard.proof import check_proof, make_proof, open_proof
 from agentguard.snapshot import Snapshot
 from agentguard.spans import parse_span
 

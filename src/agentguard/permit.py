@@ -16,14 +16,14 @@ from agentguard.canonical import Frozen, freeze, jcs, thaw
 from agentguard.context import current_task, inside, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
-from agentguard.integrity import StreamOutput, Tool, bare
 from agentguard.plain import plain
+from agentguard.tools.integrity import StreamOutput, Tool, bare
 
 if TYPE_CHECKING:
     from agentguard.evidence import Form
-    from agentguard.outputs import OutputRule
+    from agentguard.policy.outputs import OutputRule
     from agentguard.shaping import Shaping
-    from agentguard.state import Reservation
+    from agentguard.state.store import Reservation
     from agentguard.task import Task
 
 #: A permit that was not used for this long is worth nothing.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import structs
 
-from agentguard.budgets import metered
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
 from agentguard.context import current_execution
@@ -21,12 +20,13 @@ from agentguard.environment import Clock
 from agentguard.errors import EvidenceUnavailable, LogBusy, StateUnavailable
 from agentguard.evidence import Form
 from agentguard.home import Home, Trust
-from agentguard.integrity import Lock, Tool
 from agentguard.ledger import Ledger
 from agentguard.notice import say
 from agentguard.plain import plain
-from agentguard.policy import Policy
-from agentguard.state_reconcile import NEVER_RAN, PAUSED
+from agentguard.policy.budgets import metered
+from agentguard.policy.model import Policy
+from agentguard.state.reconcile import NEVER_RAN, PAUSED
+from agentguard.tools.integrity import Lock, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

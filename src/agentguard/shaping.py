@@ -15,9 +15,9 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 from agentguard.errors import OutputRefused
-from agentguard.integrity import type_name
-from agentguard.output_walk import Paths, Unreadable, Walk
-from agentguard.outputs import OutputRule, Shaped
+from agentguard.policy.output_walk import Paths, Unreadable, Walk
+from agentguard.policy.outputs import OutputRule, Shaped
+from agentguard.tools.integrity import type_name
 
 #: Not failures: they end a thread of control, and must go on as what they are.
 _INTERRUPTS: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)

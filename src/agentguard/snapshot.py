@@ -17,18 +17,19 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from agentguard.artifacts.chain import Limits
 from agentguard.authority import Authority
 from agentguard.bundle import MAX_BUNDLE, Bundle, is_bundle, read_bundle
 from agentguard.bundle_home import detail_of, succeeds, take_over
 from agentguard.canonical import Frozen
-from agentguard.chain import Limits
 from agentguard.decide import Facts, Terms
 from agentguard.environment import measure
 from agentguard.errors import InvalidInput
 from agentguard.home import Home, Trust
-from agentguard.integrity import LOCK_FILE, Lock
-from agentguard.policy import Policy, load
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 from agentguard.recording import Recording, Stamp
+from agentguard.tools.integrity import LOCK_FILE, Lock
 
 _LIMITS: Final = Limits()
 _PATIENCE: Final = 30.0  # seconds; a fork may leave a lock behind that nobody will ever release

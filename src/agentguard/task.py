@@ -8,18 +8,18 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentguard import control
-from agentguard.artifact import Initiator
+from agentguard.artifacts.making import Initiator
 from agentguard.context import current_task
 from agentguard.errors import InvalidInput
 from agentguard.spans import parse_span
 
 if TYPE_CHECKING:
-    from agentguard.chain import VerifiedChain
+    from agentguard.artifacts.chain import VerifiedChain
     from agentguard.decide import Grant
     from agentguard.home import Home
     from agentguard.keys import Signer
     from agentguard.recording import Forms
-    from agentguard.state import Account
+    from agentguard.state.store import Account
 
 
 def initiator_of(value: str | Initiator) -> Initiator:

@@ -19,8 +19,8 @@ from a2a.types import Part
 from google.protobuf.json_format import MessageToDict
 
 from agentguard import Denied, Guard
+from agentguard.artifacts.proof import make_proof
 from agentguard.keys import LocalKey
-from agentguard.proof import make_proof
 from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, records
 from agentguard_adapters.a2a import GuardExecutor, GuardInterceptor, announced
 from agentguard_adapters.carried import Holding

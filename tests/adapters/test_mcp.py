@@ -20,9 +20,9 @@ from mcp.client.session import ClientSession  # noqa: E402
 from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: E402
 
 from agentguard import Denied, Guard, InvalidInput  # noqa: E402
-from agentguard.integrity import LOCK_FILE, Lock  # noqa: E402
 from agentguard.testing import AdapterConformance, Call, Mode, Reply, Scene, checked, records  # noqa: E402
 from agentguard.testing.notes import BrokenToolError  # noqa: E402
+from agentguard.tools.integrity import LOCK_FILE, Lock  # noqa: E402
 from agentguard_adapters.mcp import guard_server, guard_session  # noqa: E402
 from agentguard_adapters.remote import Remote  # noqa: E402
 from support.mcp_scripted import MAJOR, connect, host, play, reply_of, server_of, watched, within  # noqa: E402

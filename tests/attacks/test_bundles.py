@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from agentguard import Guard, artifact, control, jws
+from agentguard import Guard, control
+from agentguard.artifacts import jws
+from agentguard.artifacts import making as artifact
+from agentguard.artifacts.revocation_list import LIST_TYPE, sign_list
 from agentguard.bundle import BUNDLE_TYPE, read_bundle
 from agentguard.bundle_home import install, path_of
 from agentguard.canonical import b64url, jcs
@@ -22,7 +25,6 @@ from agentguard.keys import LocalKey
 from agentguard.ledger import Ledger
 from agentguard.log import verify
 from agentguard.policy import load
-from agentguard.revocation_list import LIST_TYPE, sign_list
 from support.bundles import NAME, bundle, claims_of, forged, policy, put, trusting
 from support.guarded import call
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agentguard.conditions import parse_condition
 from agentguard.errors import InvalidInput
-from agentguard.hours import parse_hours
+from agentguard.policy.conditions import parse_condition
+from agentguard.policy.hours import parse_hours
 
 LIMIT = "amount * quantity <= 1000"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from agentguard import canonical
-from agentguard.constraint import Constraint, ToolMap, narrows, parse_constraint, plain_narrows
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import Constraint, ToolMap, narrows, parse_constraint, plain_narrows
 from agentguard.errors import InvalidInput
-from agentguard.rules import parse_rule
 
 
 def rule(node: Any) -> Constraint:
@@ -348,7 +348,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 
 HOSTILE = """
 import json, sys
-from agentguard.constraint import parse_constraint, narrows, plain_narrows
+from agentguard.constraints.tokens import parse_constraint, narrows, plain_narrows
 kind, shape = sys.argv[1:]
 def clauses(kind, parts): return {"constraint_type": kind, "constraints": parts}
 def least(number): return {"constraint_type": "range", "min": number}

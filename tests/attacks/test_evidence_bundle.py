@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from agentguard.canonical import jcs
-from agentguard.checkpoint import Checkpoint, sign_checkpoint
 from agentguard.cli.log_common import log_keys
 from agentguard.cli.trust import ring_of
 from agentguard.dsse import seal
 from agentguard.errors import InvalidInput
-from agentguard.evidence_bundle import Disclosed, EvidenceBundle, name_of
-from agentguard.evidence_bundle_check import Report, check_bundle
-from agentguard.evidence_rerun import rerun
+from agentguard.evidence_bundle.check import Report, check_bundle
+from agentguard.evidence_bundle.contents import Disclosed, EvidenceBundle, name_of
+from agentguard.evidence_bundle.rerun import rerun
 from agentguard.keys import LocalKey
+from agentguard.log.checkpoint import Checkpoint, sign_checkpoint
 from agentguard.log.identity import LogKeys
-from agentguard.merkle import leaf_hash, root_of
-from agentguard.tlog_proof import TlogProof, parse_tlog_proof
+from agentguard.log.merkle import leaf_hash, root_of
+from agentguard.log.tlog_proof import TlogProof, parse_tlog_proof
 from support.evidence import failure, opened, signed, taken
 from support.guarded import call, denied, records
 

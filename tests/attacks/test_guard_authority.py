@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from agentguard import Denied, Guard, InvalidInput, ToolCall
-from agentguard.artifact import Profile, derive, issue
+from agentguard.artifacts.chain import verify_structure
+from agentguard.artifacts.link import Initiator
+from agentguard.artifacts.making import Profile, derive, issue
+from agentguard.artifacts.proof import make_proof
 from agentguard.canonical import b64url
-from agentguard.chain import verify_structure
 from agentguard.environment import Clock
 from agentguard.keys import LocalKey
-from agentguard.link import Initiator
 from agentguard.log import iter_records
-from agentguard.proof import make_proof
 from support.guarded import POLICY, call, denied, records
 
 

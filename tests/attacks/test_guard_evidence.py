@@ -13,8 +13,8 @@ import pytest
 
 from agentguard import Denied, Guard, OutcomeUnrecorded, ToolCall
 from agentguard.decide import Binding
-from agentguard.integrity import register
 from agentguard.notice import say
+from agentguard.tools.integrity import register
 from support.guarded import POLICY, call, denied, leaves, records
 
 SECRET = "c4n4ry-5ecret"

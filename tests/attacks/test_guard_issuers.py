@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agentguard import Denied, Guard, ToolCall
-from agentguard.artifact import Profile, issue
+from agentguard.artifacts.link import Initiator
+from agentguard.artifacts.making import Profile, issue
 from agentguard.keys import LocalKey
-from agentguard.link import Initiator
 from agentguard.policy import load
 
 POLICY = """

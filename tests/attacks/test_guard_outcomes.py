@@ -15,7 +15,7 @@ import pytest
 from agentguard import Denied, Guard, OutcomeUnrecorded, ToolCall
 from agentguard import call as calls
 from agentguard.context import current_execution
-from agentguard.integrity import commitment_bytes
+from agentguard.tools.integrity import commitment_bytes
 from support.guarded import POLICY, call, records
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from agentguard import Denied, Guard, ToolCall
 from agentguard.log import iter_records
-from agentguard.paths import NOWHERE, leads_to
+from agentguard.tools.paths import NOWHERE, leads_to
 
 
 @pytest.fixture

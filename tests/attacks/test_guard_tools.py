@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentguard import Guard
-from agentguard.integrity import register
+from agentguard.tools.integrity import register
 from support.guarded import POLICY, call, denied, records
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.checkpoint import NoteSigner, parse_checkpoint, parse_note
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.keys import LocalKey
 from agentguard.log import Durability, Log, verify
+from agentguard.log.checkpoint import NoteSigner, parse_checkpoint, parse_note
 from agentguard.log.frames import COMMIT, RECORD, Frame, encode, read_frames
 from agentguard.log.heads import read_head
 from agentguard.log.manifest import read_manifest, write_manifest
-from agentguard.merkle import Frontier, leaf_hash
+from agentguard.log.merkle import Frontier, leaf_hash
 from support.logs import KEY, decision, files_of, fresh, open_log, outcome, segments_of
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")

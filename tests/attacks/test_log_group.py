@@ -209,7 +209,7 @@ class TestInterrupts:
 class Tracer:
     """Raises KeyboardInterrupt at the nth different line that the writing half of the log runs in this thread."""
 
-    FILES = ("group.py", "shard.py", "frames.py", "heads.py", "merkle.py", "checkpoint.py")
+    FILES = ("group.py", "shard.py", "frames.py", "heads.py", "log/merkle.py", "log/checkpoint.py")
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

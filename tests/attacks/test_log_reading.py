@@ -22,10 +22,10 @@ from agentguard.cli import app
 from agentguard.errors import InvalidInput
 from agentguard.evidence import commit
 from agentguard.exports import provenance, records, write_csv
-from agentguard.index import Index
-from agentguard.index_rows import Row
-from agentguard.lineage import Lineage
-from agentguard.queries import Filter, Questions
+from agentguard.reading.index import Index
+from agentguard.reading.index_rows import Row
+from agentguard.reading.lineage import Lineage
+from agentguard.reading.queries import Filter, Questions
 from agentguard.store import SideStore
 from support.logs import START_NS, canonical, decision, open_log, outcome
 from support.transcript import inside

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from agentguard import Guard
-from agentguard.checkpoint import open_checkpoint
 from agentguard.environment import Clock
 from agentguard.errors import InvalidInput
 from agentguard.home import Home
-from agentguard.index import Index
 from agentguard.ledger import Ledger
 from agentguard.log import Log, iter_records, read_record, verify
+from agentguard.log.checkpoint import open_checkpoint
 from agentguard.log.frames import LEAF, RECORD, encode, read_frames
 from agentguard.log.identity import LogKeys
+from agentguard.log.merkle import root_of
 from agentguard.log.proofs import check_inclusion, prove_inclusion
 from agentguard.log.site import write_sites
 from agentguard.log.thin import Removed, leaf_of, thin_segment
-from agentguard.merkle import root_of
+from agentguard.reading.index import Index
 from agentguard.retention import Kept, retain
 
 POLICY = "agentguard: 1\nname: keep\nagents: {a: {tools: {t: {x: any}}}}\n"

@@ -28,7 +28,7 @@ import pytest
 from agentguard import Denied, Guard, ToolCall
 from agentguard.errors import OutputRefused
 from agentguard.log import iter_records
-from agentguard.outputs import parse_output
+from agentguard.policy.outputs import parse_output
 from agentguard.testing.evidence import records
 from agentguard_adapters.claude_agent_runs import Runs, ToolFailed
 from agentguard_adapters.remote import Remote

@@ -9,7 +9,7 @@ import pytest
 
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
-from agentguard.policy_file import MAX_BYTES
+from agentguard.policy.file import MAX_BYTES
 
 HEAD = "agentguard: 1\n"
 GAIN = HEAD + "agents: {eve: {tools: {wipe: {}}}}\n"

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from agentguard import Denied, Guard, ToolCall
+from agentguard.artifacts.revocation_list import sign_list
 from agentguard.authority import Authority
 from agentguard.enforcement import Enforcement
 from agentguard.environment import Clock
-from agentguard.integrity import Lock, register
 from agentguard.keys import KeyRing, LocalKey
 from agentguard.policy import load
 from agentguard.recording import Recording
-from agentguard.revocation_list import sign_list
-from agentguard.state import State
+from agentguard.state.store import State
 from agentguard.task import Task
+from agentguard.tools.integrity import Lock, register
 from support.bundles import bundle, policy, put, trusting
 from support.guarded import call, records
 

@@ -12,15 +12,16 @@ from agentguard.analysis.cedar import export
 from agentguard.analysis.diff import differences
 from agentguard.analysis.properties import parse_property
 from agentguard.analysis.prove import Verdict, prove
+from agentguard.artifacts.chain import Limits
+from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
-from agentguard.chain import Limits
 from agentguard.cli.examination import _unsafe_rules
 from agentguard.decide import Answer, Binding, Facts, Grant, Usage, decide
 from agentguard.decision import Decision
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy, load
-from agentguard.revocation import Revocations
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 from support.artifacts import NOW, mint, profile, verified
 
 END = "2027-01-15T08:00:00Z"  # NOW

@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
+from agentguard.artifacts.revocation import Kind
 from agentguard.errors import InvalidInput, StateUnavailable
-from agentguard.revocation import Kind
-from agentguard.state import ADMITTED, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
+from agentguard.state.store import ADMITTED, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
 
 FAR = 4_000_000_000
 FORK = multiprocessing.get_context("fork")

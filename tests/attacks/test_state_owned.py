@@ -23,7 +23,7 @@ import pytest
 from agentguard import Denied, Guard, ToolCall, control
 from agentguard.errors import StateUnavailable
 from agentguard.log import read_shards
-from agentguard.state import ADMITTED, Account, Charge, Reservation, State, Superseded
+from agentguard.state.store import ADMITTED, Account, Charge, Reservation, State, Superseded
 from agentguard.task import Task
 
 FORK = multiprocessing.get_context("fork")

@@ -11,12 +11,12 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agentguard.artifacts.chain import Anchor, ChainError, check_scope, check_time, verify_structure
+from agentguard.artifacts.proof import verify_proof
 from agentguard.canonical import freeze
-from agentguard.chain import Anchor, ChainError, check_scope, check_time, verify_structure
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.proof import verify_proof
 from support.forged import ARGS, ROOT_CLAIM, accepted, child, refused, root
 from vectors.chains import PRIME, unsound_points
 from vectors.forge import (

@@ -15,23 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.checkpoint import Checkpoint, Note, NoteSigner, parse_note, sign_checkpoint
-from agentguard.cosignature import cosign
 from agentguard.errors import InvalidInput
 from agentguard.keys import KeyRing, LocalKey
 from agentguard.log import Log, VerifyReport, iter_records, read_record, verify
+from agentguard.log.checkpoint import Checkpoint, Note, NoteSigner, parse_note, sign_checkpoint
+from agentguard.log.cosignature import cosign
 from agentguard.log.frames import CHECKPOINT, encode
 from agentguard.log.handover import compose_handover, read_handover
 from agentguard.log.heads import read_head
 from agentguard.log.identity import LogKeys
 from agentguard.log.manifest import write_manifest
+from agentguard.log.merkle import Frontier, consistency_proof, leaf_hash, nodes_of
 from agentguard.log.proofs import check_growth, check_inclusion, prove_growth, prove_inclusion
 from agentguard.log.site import check_site, write_sites
+from agentguard.log.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
+from agentguard.log.witness import Logs, Witness
+from agentguard.log.witness_client import WitnessRefused, fetch, submit
 from agentguard.log.witnessed import cosigned_path, submitted_path
-from agentguard.merkle import Frontier, consistency_proof, leaf_hash, nodes_of
-from agentguard.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
-from agentguard.witness import Logs, Witness
-from agentguard.witness_client import WitnessRefused, fetch, submit
 from support.logs import KEY, canonical, small
 from support.transparency import (
     KEYS,

@@ -18,9 +18,9 @@ from agentguard.bundle import MAX_BUNDLE
 from agentguard.bundle_home import path_of
 from agentguard.cli import app
 from agentguard.home import Home
-from agentguard.integrity import Lock, register
 from agentguard.keys import LocalKey
 from agentguard.policy import load
+from agentguard.tools.integrity import Lock, register
 from support.bundles import bundle, policy, put, trusting
 from support.guarded import call, denied, records
 from support.transcript import inside

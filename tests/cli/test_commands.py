@@ -126,8 +126,8 @@ def test_a_proof_from_the_log_verifies_with_the_key_alone(started: Path) -> None
     import base64
     import hashlib
 
-    from agentguard.checkpoint import open_checkpoint, parse_verifier_key
-    from agentguard.merkle import verify_inclusion
+    from agentguard.log.checkpoint import open_checkpoint, parse_verifier_key
+    from agentguard.log.merkle import verify_inclusion
 
     with inside(started):
         task = json.loads(run("lineage", "--json").stdout)["tasks"][-1]["id"]
@@ -233,11 +233,11 @@ def test_a_key_file_that_others_can_read_is_refused(started: Path) -> None:
 
 def test_a_call_from_elsewhere_needs_the_holders_proof(started: Path) -> None:
     """Another home issued the artifact and has the holder's key; this one trusts its issuer, and asks for a proof addressed to it."""
-    from agentguard.artifact import parse_presentation
+    from agentguard.artifacts.chain import Anchor, verify_structure
+    from agentguard.artifacts.making import parse_presentation
+    from agentguard.artifacts.proof import make_proof
     from agentguard.canonical import freeze
-    from agentguard.chain import Anchor, verify_structure
     from agentguard.keys import KeyRing
-    from agentguard.proof import make_proof
 
     call = {"agent": "triage", "tool": "read_ticket", "arguments": {"id": "T-1"}, "call_id": "c-1"}
     with inside(started):
@@ -431,7 +431,7 @@ def test_an_interrupt_is_130_and_no_traceback(tmp_path: Path) -> None:
 
 
 def test_an_endless_line_is_one_malformed_request(tmp_path: Path) -> None:
-    from agentguard.request import MAX_LINE
+    from agentguard.artifacts.request import MAX_LINE
 
     done = process("artifact", "verify", "--request", "-", cwd=tmp_path, input=b"[" * (3 * MAX_LINE) + b"\n{}\n")
     assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["DENY", "DENY"]

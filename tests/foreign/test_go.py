@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.checkpoint import parse_checkpoint, parse_note
-from agentguard.cosignature import WitnessKey
 from agentguard.keys import KeyRing, LocalKey
 from agentguard.log import Log, read_record
+from agentguard.log.checkpoint import parse_checkpoint, parse_note
+from agentguard.log.cosignature import WitnessKey
 from agentguard.log.identity import LogKeys
 from agentguard.log.manifest import keys_of
+from agentguard.log.merkle import consistency_proof, inclusion_proof
 from agentguard.log.proofs import prove_inclusion
 from agentguard.log.site import write_sites
 from agentguard.log.tiles import Tiles
-from agentguard.merkle import consistency_proof, inclusion_proof
-from agentguard.witness_client import submit
+from agentguard.log.witness_client import submit
 from foreign.sizes import SIZES, grown
 from support.logs import KEY
 from support.transparency import KEYS, WITNESS_KEY, WITNESS_NAME, Wire, ring_with, rotated, witness_of, write

@@ -21,8 +21,8 @@ from agentguard.dsse import IN_TOTO
 from agentguard.keys import LocalKey, PublicKey
 from agentguard.log import iter_records
 from agentguard.log.heads import read_head
+from agentguard.log.merkle import leaf_hash
 from agentguard.log.proofs import prove_growth, prove_inclusion
-from agentguard.merkle import leaf_hash
 from foreign.sizes import grown
 from support.evidence import opened, signed, taken
 from support.guarded import call, records

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from agentguard.artifact import parse_presentation
+from agentguard.artifacts.chain import verify_structure
+from agentguard.artifacts.link import Anchor, ChainError, TrustAnchors
+from agentguard.artifacts.making import parse_presentation
 from agentguard.canonical import freeze
-from agentguard.chain import verify_structure
 from agentguard.cli.check import read_call
-from agentguard.conditions import parse_condition
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.link import Anchor, ChainError, TrustAnchors
 from agentguard.policy import load
+from agentguard.policy.conditions import parse_condition
 
 CORPUS = Path(__file__).parent / "corpus"
 _KNOWN = json.loads((Path(__file__).parents[1] / "vectors" / "valid.json").read_bytes())["defaults"]["trust_anchors"]

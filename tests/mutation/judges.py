@@ -46,15 +46,15 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_guard_paths.py",
         "tests/attacks/test_guard_tools.py",
     ),
-    "policy_forbid": (
+    "policy.forbid": (
         "tests/unit/test_standing_rules.py",
         "tests/unit/test_policy.py",
         "tests/attacks/test_policy.py",
         "tests/property/test_second_opinion.py::test_what_the_second_evaluator_denies_is_denied",
     ),
-    "standing": (*_WHOLE, *_STANDING),
-    "sequences": (*_WHOLE, *_STANDING),
-    "budgets": (*_WHOLE, *_STANDING),
+    "policy.standing": (*_WHOLE, *_STANDING),
+    "policy.sequences": (*_WHOLE, *_STANDING),
+    "policy.budgets": (*_WHOLE, *_STANDING),
     "admission": (*_WHOLE, *_STANDING, "tests/unit/test_state.py", "tests/attacks/test_state.py"),
     "authority": (
         *_WHOLE,
@@ -63,7 +63,7 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_guard_issuers.py",
         "tests/attacks/test_reload.py",
     ),
-    "narrowing": (*_RULES, "tests/vectors/test_vectors.py"),
-    "chain": (*_CHAIN, "tests/unit/test_guard_codes.py", "tests/vectors/test_vectors.py", "tests/attacks/test_guard_authority.py"),
-    "rules": (*_RULES, "tests/unit/test_policy.py"),
+    "constraints.narrowing": (*_RULES, "tests/vectors/test_vectors.py"),
+    "artifacts.chain": (*_CHAIN, "tests/unit/test_guard_codes.py", "tests/vectors/test_vectors.py", "tests/attacks/test_guard_authority.py"),
+    "constraints.rules": (*_RULES, "tests/unit/test_policy.py"),
 }

@@ -40,7 +40,7 @@ settings.register_profile(
 
 
 def path_of(module: str) -> Path:
-    return SRC / f"{module}.py"
+    return SRC / f"{module.replace('.', '/')}.py"
 
 
 class Session:

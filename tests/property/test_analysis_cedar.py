@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from agentguard.analysis.cedar import Export, export
 from agentguard.analysis.formulas import leaves as leaves_of
 from agentguard.analysis.samples import samples
+from agentguard.artifacts.chain import DEFAULT_LIMITS
+from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze, jcs, thaw
-from agentguard.chain import DEFAULT_LIMITS
+from agentguard.constraints.matchers import Glob, Path, Regex
+from agentguard.constraints.vocabulary import Constraint
 from agentguard.decide import Binding, Facts, decide_policy_only
-from agentguard.matchers import Glob, Path, Regex
-from agentguard.policy import Policy, load
-from agentguard.revocation import Revocations
-from agentguard.vocabulary import Constraint
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 from support.rules import AGENTS, NAMES, TOOLS, VALUES, Json, entries, rules, words
 
 cedarpy = pytest.importorskip("cedarpy", reason="cedarpy belongs to the dev extra")

@@ -15,10 +15,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentguard.canonical import freeze, thaw
-from agentguard.conditions import Condition, parse_condition
-from agentguard.constraint import ToolMap
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import ToolMap
 from agentguard.errors import InvalidInput
-from agentguard.rules import parse_rule
+from agentguard.policy.conditions import Condition, parse_condition
 from support.condition_reference import holds
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")

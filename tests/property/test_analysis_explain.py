@@ -14,15 +14,16 @@ from agentguard.analysis.formulas import leaves
 from agentguard.analysis.near import example, near
 from agentguard.analysis.samples import samples
 from agentguard.analysis.vacuous import contradiction
+from agentguard.artifacts.chain import DEFAULT_LIMITS
+from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze, jcs
-from agentguard.chain import DEFAULT_LIMITS
-from agentguard.constraint import Constraint
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import Constraint
+from agentguard.constraints.values import admissible
 from agentguard.decide import Binding, Facts, decide_policy_only
-from agentguard.policy import Policy, load
-from agentguard.revocation import Revocations
-from agentguard.rules import parse_rule
-from agentguard.values import admissible
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 from support.rules import TOOLS, VALUES, Json, entries, rules
 
 FROZEN = list(map(freeze, VALUES))

@@ -13,9 +13,9 @@ from agentguard.analysis.learn import Learned, learn
 from agentguard.analysis.shapes import merged, pattern_of, shape_of
 from agentguard.analysis.trace import Called
 from agentguard.canonical import freeze
+from agentguard.constraints.matchers import Regex
 from agentguard.decision import Verdict
 from agentguard.errors import InvalidInput
-from agentguard.matchers import Regex
 from agentguard.policy import load
 
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)

@@ -17,11 +17,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agentguard.canonical import freeze, jcs
-from agentguard.constraint import narrows, parse_constraint
-from agentguard.matchers import Regex
-from agentguard.policy import Policy, load
-from agentguard.rules import parse_rule
-from agentguard.vocabulary import Exact, NotOneOf, OneOf
+from agentguard.constraints.matchers import Regex
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import narrows, parse_constraint
+from agentguard.constraints.vocabulary import Exact, NotOneOf, OneOf
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 

@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentguard.artifacts.revocation_list import LIST_TYPE, RevocationList, read_list, sign_list
 from agentguard.bundle import BUNDLE_TYPE, Bundle, read_bundle
 from agentguard.errors import InvalidInput
 from agentguard.home import Trust
 from agentguard.keys import LocalKey
-from agentguard.policy_import import File, read_files
-from agentguard.revocation_list import LIST_TYPE, RevocationList, read_list, sign_list
-from agentguard.tool_lock import Lock
+from agentguard.policy.imports import File, read_files
+from agentguard.tools.lock import Lock
 from support.bundles import bundle, claims_of, forged
 
 KEY = LocalKey.from_seed(bytes(32))

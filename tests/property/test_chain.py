@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from agentguard.artifacts.chain import Anchor, ChainError, PrefixCache, TrustAnchors, VerifiedChain, check_scope, verify_structure
+from agentguard.artifacts.proof import make_proof, verify_proof
 from agentguard.canonical import freeze
-from agentguard.chain import Anchor, ChainError, PrefixCache, TrustAnchors, VerifiedChain, check_scope, verify_structure
 from agentguard.keys import PublicKey
-from agentguard.proof import make_proof, verify_proof
 from support.artifacts import ANCHORS, ISS, NOW, chain_of, extend, key, mint, tools, verified
 from vectors.forge import HEADER, PROFILE_HEADER, ROOT_KEY, WILDCARD, child, root
 

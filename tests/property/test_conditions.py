@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentguard.canonical import freeze
-from agentguard.conditions import Condition, parse_condition
 from agentguard.errors import InvalidInput
+from agentguard.policy.conditions import Condition, parse_condition
 from support.condition_reference import holds
 
 NAMES = ["a", "b", "c", "o.x", "o.y.z", 'arg("x-y")', 'arg("o", "x y")', 'arg("len")']

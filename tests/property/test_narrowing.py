@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.canonical import Inadmissible, freeze, number_is_admissible
-from agentguard.constraint import (
+from agentguard.constraints.narrowing import is_empty
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import (
     NO_ARGUMENTS,
     Constraint,
     Entry,
@@ -27,8 +29,6 @@ from agentguard.constraint import (
     plain_narrows,
 )
 from agentguard.errors import InvalidInput
-from agentguard.narrowing import is_empty
-from agentguard.rules import parse_rule
 
 URN = "urn:agentguard:constraint:"
 Json = Any

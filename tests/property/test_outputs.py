@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentguard.outputs import parse_output
+from agentguard.policy.outputs import parse_output
 from support.secrets_made_up import FOUND
 
 SECRETS = parse_output({"secrets": "all"})

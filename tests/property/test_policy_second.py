@@ -21,21 +21,22 @@ from hypothesis import strategies as st
 from agentguard import decide
 from agentguard.admission import Charge
 from agentguard.analysis.history import History
-from agentguard.budgets import Budget
+from agentguard.artifacts.chain import Limits
+from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
-from agentguard.chain import Limits
-from agentguard.conditions import Condition
 from agentguard.decide import Answer, Facts, Grant
 from agentguard.decision import Code, Reason, Stage
 from agentguard.errors import InvalidInput
-from agentguard.hours import Hours
-from agentguard.policy import Policy, ToolRule, load
-from agentguard.policy_approval import ApprovalRule
-from agentguard.policy_forbid import Forbid
-from agentguard.revocation import Revocations
-from agentguard.sequences import Watch
-from agentguard.standing import Standing
+from agentguard.policy import load
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.budgets import Budget
+from agentguard.policy.conditions import Condition
+from agentguard.policy.forbid import Forbid
+from agentguard.policy.hours import Hours
+from agentguard.policy.model import Policy, ToolRule
+from agentguard.policy.sequences import Watch
+from agentguard.policy.standing import Standing
 from second.standing import Call, judge
 from second.standing_strategies import RESTRICTING, TOOLS, crowded, trials, worlds
 from second.written_out import Document

@@ -26,19 +26,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentguard.decide as core
-from agentguard import ToolCall, steps
-from agentguard.addresses import Cidr, Email, Url
-from agentguard.constraint import ToolMap
+from agentguard import ToolCall
+from agentguard.artifacts import steps
+from agentguard.artifacts.jws import Token
+from agentguard.artifacts.revocation import Revocations
+from agentguard.constraints.addresses import Cidr, Email, Url
+from agentguard.constraints.matchers import Glob, Regex
+from agentguard.constraints.matchers import Path as PathRule
+from agentguard.constraints.tokens import ToolMap
+from agentguard.constraints.vocabulary import Contains, Exact, NotOneOf, OneOf, Range, Subset
 from agentguard.decide import Binding, decide
 from agentguard.decision import Decision, Stage
 from agentguard.errors import InvalidInput
-from agentguard.jws import Token
-from agentguard.matchers import Glob, Regex
-from agentguard.matchers import Path as PathRule
-from agentguard.policy import Policy, load
-from agentguard.policy_forbid import ForbidIndex
-from agentguard.revocation import Revocations
-from agentguard.vocabulary import Contains, Exact, NotOneOf, OneOf, Range, Subset
+from agentguard.policy import load
+from agentguard.policy.forbid import ForbidIndex
+from agentguard.policy.model import Policy
 from second import universe
 from second.outcome import CODES
 from second.strategies import Case, cases, seeded_case

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agentguard.artifact import Initiator, Profile, derive, issue
-from agentguard.chain import Anchor, TrustAnchors, VerifiedChain, verify_structure
-from agentguard.constraint import ToolMap, parse_tool_map
+from agentguard.artifacts.chain import Anchor, TrustAnchors, VerifiedChain, verify_structure
+from agentguard.artifacts.making import Initiator, Profile, derive, issue
+from agentguard.constraints.tokens import ToolMap, parse_tool_map
 from agentguard.keys import LocalKey
 
 NOW = 1_800_000_000

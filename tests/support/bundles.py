@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agentguard import jws
+from agentguard.artifacts import jws
 from agentguard.bundle import BUNDLE_TYPE, sign_bundle
 from agentguard.canonical import b64url_decode, parse
 from agentguard.keys import LocalKey, PublicKey

@@ -1,7 +1,7 @@
 """Conditions a second time, for comparison: Python's own parser reads the text, a walk over its tree judges it with fractions.
 
-Nothing is shared with `agentguard.conditions`: where both agree, reading, precedence, arithmetic, equality and errors are what two designs
-make of one description. It reads every condition but those with members named like a word of Python (`order.in`).
+Nothing is shared with `agentguard.policy.conditions`: where both agree, reading, precedence, arithmetic, equality and errors are what two
+designs make of one description. It reads every condition but those with members named like a word of Python (`order.in`).
 """
 
 from __future__ import annotations

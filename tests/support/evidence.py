@@ -8,8 +8,8 @@ from agentguard import Guard
 from agentguard.cli.log_common import log_keys
 from agentguard.cli.trust import ring_of, trust_of
 from agentguard.dsse import seal
-from agentguard.evidence_bundle import EvidenceBundle, make_bundle
-from agentguard.evidence_bundle_check import Report, check_bundle
+from agentguard.evidence_bundle.check import Report, check_bundle
+from agentguard.evidence_bundle.contents import EvidenceBundle, make_bundle
 from agentguard.keys import LocalKey
 
 POLICY = """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentguard.chain import Anchor, ChainError, PrefixCache, TrustAnchors, VerifiedChain, verify_structure
+from agentguard.artifacts.chain import Anchor, ChainError, PrefixCache, TrustAnchors, VerifiedChain, verify_structure
 from agentguard.keys import PublicKey
 from vectors.forge import ISSUER, PROFILE_HEADER, ROOT_KEY, Jws
 from vectors.forge import child as any_child

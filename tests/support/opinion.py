@@ -17,17 +17,18 @@ from typing import Any, Final
 import yaml
 
 from agentguard import Denied, Guard, ToolCall
+from agentguard.artifacts.chain import Anchor, ChainError, Limits, TrustAnchors, VerifiedChain, verify_structure
+from agentguard.artifacts.revocation import Action, Event, Kind, Revocations
 from agentguard.canonical import b64url_decode, freeze, jcs, parse
-from agentguard.chain import Anchor, ChainError, Limits, TrustAnchors, VerifiedChain, verify_structure
 from agentguard.decide import NO_GRANT, Binding, Facts, Grant, decide
 from agentguard.decision import Decision
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import InvalidInput
-from agentguard.integrity import register
 from agentguard.keys import LocalKey, PublicKey
-from agentguard.policy import Policy, load
-from agentguard.revocation import Action, Event, Kind, Revocations
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 from agentguard.task import Task
+from agentguard.tools.integrity import register
 from second import corpus, mint, universe
 from second.strategies import Case, build, seeded_case, text_digest
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agentguard.checkpoint import Checkpoint, sign_checkpoint
 from agentguard.keys import KeyRing, LocalKey
 from agentguard.log import Durability, Log
+from agentguard.log.checkpoint import Checkpoint, sign_checkpoint
 from agentguard.log.identity import LogKeys
+from agentguard.log.merkle import leaf_hash, root_of
 from agentguard.log.rotation import rotate
-from agentguard.merkle import leaf_hash, root_of
-from agentguard.witness import Logs, Witness
+from agentguard.log.witness import Logs, Witness
 from support.logs import KEY, fresh
 
 WITNESS_KEY = LocalKey.from_seed(bytes(range(100, 132)))

@@ -21,9 +21,9 @@ import pytest
 
 from agentguard import Denied, Guard, InvalidInput, ToolCall
 from agentguard.context import current_task
-from agentguard.integrity import register
 from agentguard.plain import is_json, plain
 from agentguard.testing import assert_denied, records
+from agentguard.tools.integrity import register
 from agentguard_adapters.seats import acting_as, seat
 from agentguard_adapters.stand_in import asking
 

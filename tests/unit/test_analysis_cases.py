@@ -9,7 +9,7 @@ import pytest
 from agentguard.analysis.cases import Report, cases_beside, cases_in, read_cases, run
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
-from agentguard.policy_file import read
+from agentguard.policy.file import read
 
 POLICY = """
 agentguard: 1

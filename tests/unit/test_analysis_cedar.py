@@ -9,11 +9,11 @@ import pytest
 from agentguard.analysis.cases import cases_beside, read_cases
 from agentguard.analysis.cedar import export
 from agentguard.analysis.near import example
+from agentguard.artifacts.chain import DEFAULT_LIMITS
+from agentguard.artifacts.revocation import Revocations
 from agentguard.canonical import freeze
-from agentguard.chain import DEFAULT_LIMITS
 from agentguard.decide import Binding, Facts, decide_policy_only
 from agentguard.policy import load
-from agentguard.revocation import Revocations
 
 cedarpy = pytest.importorskip("cedarpy", reason="cedarpy belongs to the dev extra")
 

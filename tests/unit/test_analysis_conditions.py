@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentguard.conditions import parse_condition
-from agentguard.constraint import ToolMap
-from agentguard.rules import parse_rule
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import ToolMap
+from agentguard.policy.conditions import parse_condition
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 

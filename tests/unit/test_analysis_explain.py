@@ -11,8 +11,8 @@ from agentguard.analysis.explain import Circumstances, Explanation, explain
 from agentguard.analysis.near import near
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
+from agentguard.constraints.rules import parse_rule
 from agentguard.policy import load
-from agentguard.rules import parse_rule
 
 POLICY = load(
     """agentguard: 1

@@ -11,7 +11,8 @@ import pytest
 
 from agentguard.canonical import freeze, jcs, parse
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy, load
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 

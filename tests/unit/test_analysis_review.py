@@ -11,11 +11,11 @@ import pytest
 from agentguard.analysis.absent import never_holds
 from agentguard.analysis.review import Notice, review
 from agentguard.analysis.vacuous import contradiction, idle
-from agentguard.conditions import parse_condition
-from agentguard.integrity import Lock
-from agentguard.policy_compile import compile_document
-from agentguard.policy_import import read_policy
-from agentguard.rules import parse_rule
+from agentguard.constraints.rules import parse_rule
+from agentguard.policy.compile import compile_document
+from agentguard.policy.conditions import parse_condition
+from agentguard.policy.imports import read_policy
+from agentguard.tools.integrity import Lock
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 FILES = sorted(path for path in POLICIES.glob("*.yaml") if path.suffixes == [".yaml"])

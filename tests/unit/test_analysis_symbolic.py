@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.vocabulary import Constraint
 from agentguard.errors import InvalidInput
-from agentguard.rules import parse_rule
-from agentguard.vocabulary import Constraint
 
 pytest.importorskip("z3", reason="z3 belongs to the prove extra")
 

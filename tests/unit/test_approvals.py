@@ -28,10 +28,10 @@ from agentguard.approvals import (
     read_request,
     weigh,
 )
+from agentguard.artifacts.jws import sign
 from agentguard.canonical import freeze
 from agentguard.decide import Answer
 from agentguard.errors import InvalidInput
-from agentguard.jws import sign
 from agentguard.keys import LocalKey
 
 GUARD, CAROL, DAN, ALICE, CLERK, EVE = (LocalKey.generate() for _ in range(6))
@@ -139,8 +139,8 @@ def test_nonsense_is_neither_a_request_nor_an_answer(text: str) -> None:
 
 
 def _claims(asked: Request) -> dict[str, Any]:
+    from agentguard.artifacts.jws import Token
     from agentguard.canonical import parse
-    from agentguard.jws import Token
 
     return dict(parse(Token(asked.token).payload))  # type: ignore[arg-type]
 
@@ -228,8 +228,8 @@ def test_every_member_that_is_signed_is_compared(member: str) -> None:
 
 
 def _answer(asked: Request) -> dict[str, Any]:
+    from agentguard.artifacts.jws import Token
     from agentguard.canonical import parse
-    from agentguard.jws import Token
 
     return dict(parse(Token(make_answer(asked, CAROL, "user:carol", "approve", now=NOW)).payload))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Issuing, deriving and the presentation object (artifact.py, profile.py)."""
+"""Issuing, deriving and the presentation object (artifacts/making.py, artifacts/profile.py)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from agentguard.artifact import Initiator, Link, Profile, Uses, derive, dump_presentation, issue, new_id, parse_presentation
+from agentguard.artifacts.chain import Anchor, ChainError, Limits, verify_structure
+from agentguard.artifacts.making import Initiator, Link, Profile, Uses, derive, dump_presentation, issue, new_id, parse_presentation
+from agentguard.artifacts.profile import profile_claim
 from agentguard.canonical import b64url_decode, jcs
-from agentguard.chain import Anchor, ChainError, Limits, verify_structure
-from agentguard.constraint import NO_ARGUMENTS
+from agentguard.constraints.tokens import NO_ARGUMENTS
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
-from agentguard.profile import profile_claim
 from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, TOOLS, chain_of, extend, key, mint, profile, tools, verified
 from vectors.forge import ALICE, PROFILE_HEADER, ROOT_KEY, root
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from agentguard.artifacts.revocation_list import LIST_TYPE, read_list, sign_list
 from agentguard.bundle import MAX_BUNDLE, is_bundle, read_bundle, sign_bundle
 from agentguard.bundle_home import in_time
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
 from agentguard.home import Trust
-from agentguard.integrity import Lock, register
 from agentguard.keys import LocalKey
 from agentguard.policy import load
-from agentguard.policy_import import File
-from agentguard.revocation_list import LIST_TYPE, read_list, sign_list
+from agentguard.policy.imports import File
+from agentguard.tools.integrity import Lock, register
 from support.bundles import bundle, claims_of, forged, policy
 
 KEY, ISSUER, OTHER = LocalKey.generate(), LocalKey.generate(), LocalKey.generate()

@@ -1,4 +1,4 @@
-"""Verification, the cache of prefixes, and the checks that each call makes anew (chain.py)."""
+"""Verification, the cache of prefixes, and the checks that each call makes anew (artifacts/chain.py)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentguard import chain as chain_module
-from agentguard.artifact import Initiator, Profile, Uses
-from agentguard.canonical import freeze
-from agentguard.chain import (
+from agentguard.artifacts import chain as chain_module
+from agentguard.artifacts.chain import (
     Anchor,
     ChainError,
     Limits,
@@ -22,7 +20,9 @@ from agentguard.chain import (
     check_time,
     verify_structure,
 )
-from agentguard.constraint import parse_tool_map
+from agentguard.artifacts.making import Initiator, Profile, Uses
+from agentguard.canonical import freeze
+from agentguard.constraints.tokens import parse_tool_map
 from agentguard.decision import Code, Reason
 from agentguard.keys import PublicKey
 from support.artifacts import ANCHORS, ISS, ISSUER, NOW, POLICY, chain_of, extend, key, mint, profile, verified

@@ -1,4 +1,4 @@
-"""Signed notes and checkpoints (checkpoint.py; C2SP signed-note, tlog-checkpoint)."""
+"""Signed notes and checkpoints (log/checkpoint.py; C2SP signed-note, tlog-checkpoint)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentguard.checkpoint import (
+from agentguard.errors import InvalidInput
+from agentguard.keys import LocalKey
+from agentguard.log.checkpoint import (
     Checkpoint,
     NoteSigner,
     key_id,
@@ -21,8 +23,6 @@ from agentguard.checkpoint import (
     sign_checkpoint,
     verifier_key,
 )
-from agentguard.errors import InvalidInput
-from agentguard.keys import LocalKey
 
 #: The example of Go's golang.org/x/mod/sumdb/note, made by another implementation.
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

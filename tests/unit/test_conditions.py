@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentguard.conditions import parse_condition
 from agentguard.errors import InvalidInput
+from agentguard.policy.conditions import parse_condition
 
 HOLDS: list[tuple[str, dict[str, Any]]] = [
     ("amount * quantity <= 1000", {"amount": 100, "quantity": 10}),

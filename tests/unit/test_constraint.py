@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentguard import canonical
-from agentguard.constraint import MAX_DEPTH, parse_constraint, parse_tool_map
+from agentguard.constraints.tokens import MAX_DEPTH, parse_constraint, parse_tool_map
 from agentguard.errors import InvalidInput
 
 URN = "urn:agentguard:constraint:"

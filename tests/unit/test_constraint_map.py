@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agentguard import canonical
-from agentguard.constraint import NO_ARGUMENTS, Entry, ToolMap, parse_constraint, parse_entry, parse_tool_map
+from agentguard.constraints.tokens import NO_ARGUMENTS, Entry, ToolMap, parse_constraint, parse_entry, parse_tool_map
+from agentguard.constraints.values import key, shorten, show, spellings
 from agentguard.errors import InvalidInput
-from agentguard.values import key, shorten, show, spellings
 
 URN = "urn:agentguard:constraint:"
 WILDCARD = {"constraint_type": "wildcard"}

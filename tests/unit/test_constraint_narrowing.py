@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentguard.constraint import (
+from agentguard.constraints.narrowing import is_empty
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import (
     NO_ARGUMENTS,
     ToolMap,
     map_narrows,
@@ -16,8 +18,6 @@ from agentguard.constraint import (
     parse_tool_map,
     plain_narrows,
 )
-from agentguard.narrowing import is_empty
-from agentguard.rules import parse_rule
 
 #: One of each type, such that no pair of different types stands in the table by accident of its values.
 SAMPLES: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentguard.constraint import MAX_DEPTH, parse_entry
+from agentguard.constraints.rules import KEYS, parse_rule
+from agentguard.constraints.tokens import MAX_DEPTH, parse_entry
 from agentguard.errors import InvalidInput
-from agentguard.rules import KEYS, parse_rule
 
 URN = "urn:agentguard:constraint:"
 SHAPES: list[tuple[Any, dict[str, Any]]] = [

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from agentguard.artifacts.chain import Limits, VerifiedChain
+from agentguard.artifacts.revocation import Action, Event, Kind, Revocations
+from agentguard.artifacts.revocation_list import RevocationList
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
-from agentguard.chain import Limits, VerifiedChain
-from agentguard.constraint import parse_tool_map
+from agentguard.constraints.tokens import parse_tool_map
 from agentguard.decide import NO_GRANT, Answer, Binding, Facts, Grant, Terms, Usage, decide, decide_policy_only, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import load
-from agentguard.revocation import Action, Event, Kind, Revocations
-from agentguard.revocation_list import RevocationList
 from support.artifacts import NOW, chain_of, extend, mint, profile, verified
 
 POLICY = load("""

@@ -152,7 +152,7 @@ def test_an_index_that_hides_a_record_does_not_save_its_values(guard: Guard) -> 
     """What is erased is looked up in the segments."""
     import sqlite3
 
-    from agentguard.index import Index
+    from agentguard.reading.index import Index
 
     task = work(guard, "8256")
     Index(guard.home.path).close()

@@ -16,8 +16,8 @@ from agentguard.cli.log_common import log_keys
 from agentguard.context import current_task
 from agentguard.control import lift, stop
 from agentguard.errors import InvalidInput
-from agentguard.evidence_bundle import read_payload
-from agentguard.evidence_bundle_check import Report
+from agentguard.evidence_bundle.check import Report
+from agentguard.evidence_bundle.contents import read_payload
 from agentguard.keys import LocalKey
 from support.bundles import bundle, put, trusting
 from support.evidence import POLICY, checked, failure, opened, taken

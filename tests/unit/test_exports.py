@@ -15,9 +15,9 @@ from agentguard import Denied, Guard
 from agentguard.errors import InvalidInput
 from agentguard.exports import COLUMNS, calls, events, provenance, records, rows, write_csv, write_parquet
 from agentguard.exports.ocsf import event_of
-from agentguard.merkle import leaf_hash
-from agentguard.queries import Filter
-from agentguard.records import read_lineage
+from agentguard.log.merkle import leaf_hash
+from agentguard.reading.queries import Filter
+from agentguard.reading.records import read_lineage
 from support.logs import canonical, decision, open_log, outcome
 from support.ocsf import DISPOSITIONS, problems
 

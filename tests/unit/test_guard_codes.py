@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from agentguard import Code, Denied, Guard, ToolCall, Verdict
-from agentguard.artifact import Profile, derive, issue
-from agentguard.constraint import ToolMap
+from agentguard.artifacts.link import Initiator, Uses
+from agentguard.artifacts.making import Profile, derive, issue
+from agentguard.artifacts.proof import make_proof
+from agentguard.constraints.tokens import ToolMap
 from agentguard.decision import Stage
 from agentguard.enforcement import Enforcement
 from agentguard.environment import Clock
 from agentguard.keys import LocalKey
-from agentguard.link import Initiator, Uses
-from agentguard.policy import parse_scope
-from agentguard.proof import make_proof
+from agentguard.policy.model import parse_scope
 from agentguard.recording import Recording
 
 POLICY = """
@@ -231,8 +231,8 @@ def test_another_agents_artifact(guard: Guard) -> None:
 
 
 def test_a_link_that_widens(guard: Guard, forge: Forge) -> None:
-    from agentguard.chain import verify_structure
-    from agentguard.link import Limits
+    from agentguard.artifacts.chain import verify_structure
+    from agentguard.artifacts.link import Limits
 
     root = forge.root(tools=parse_scope({"send_email": {"to": {"exact": "bob@example.com"}, "body": "any"}}))
     narrow = verify_structure((root,), guard.home.trust.anchors, Limits())
@@ -251,8 +251,8 @@ def test_a_link_that_widens(guard: Guard, forge: Forge) -> None:
 
 
 def test_a_holder_that_no_binding_names(guard: Guard, forge: Forge) -> None:
-    from agentguard.chain import verify_structure
-    from agentguard.link import Limits
+    from agentguard.artifacts.chain import verify_structure
+    from agentguard.artifacts.link import Limits
 
     stranger = LocalKey.generate()
     root = verify_structure((forge.root(),), guard.home.trust.anchors, Limits())
@@ -418,7 +418,7 @@ def test_an_artifact_for_somebody_else(guard: Guard, forge: Forge) -> None:
 
 
 def proof(forge: Forge, token: str, arguments: Any = EMAIL, **more: Any) -> str:
-    from agentguard.chain import verify_structure
+    from agentguard.artifacts.chain import verify_structure
 
     leaf = verify_structure((token,), forge.guard.home.trust.anchors).leaf
     values: dict[str, Any] = {"aud": forge.guard.audience} | more
@@ -474,7 +474,7 @@ def test_delegation(guard: Guard, forge: Forge) -> None:
 
 def test_a_delegation_made_offline_is_judged_too(guard: Guard, forge: Forge) -> None:
     """triage may delegate to writer, one hop: a second hop derived offline verifies, and is refused."""
-    from agentguard.chain import verify_structure
+    from agentguard.artifacts.chain import verify_structure
 
     tokens = (forge.root(),)
     for holder, agent in (("triage", "writer"), ("writer", "triage")):

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from agentguard import Guard
+from agentguard.artifacts.revocation_list import sign_list
 from agentguard.decision import Code
 from agentguard.errors import EvidenceUnavailable, InvalidInput
-from agentguard.integrity import Lock, register
 from agentguard.keys import KeyRing, LocalKey
 from agentguard.policy import load
-from agentguard.revocation_list import sign_list
+from agentguard.tools.integrity import Lock, register
 from support.bundles import bundle, policy, put, trusting
 from support.guarded import call, denied, records
 

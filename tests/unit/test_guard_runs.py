@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from agentguard import Denied, Guard, InvalidInput, OutcomeUnrecorded, ToolCall
-from agentguard.integrity import register
 from agentguard.log import iter_records
+from agentguard.tools.integrity import register
 
 POLICY = """
 agentguard: 1

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agentguard.errors import InvalidInput
-from agentguard.hours import DAYS, Hours, parse_hours
+from agentguard.policy.hours import DAYS, Hours, parse_hours
 
 WEEK = list(DAYS[:5])
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"

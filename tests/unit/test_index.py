@@ -1,4 +1,4 @@
-"""The query index (index.py): follows the log, is rebuilt when it does not fit, and cannot make records up."""
+"""The query index (reading/index.py): follows the log, is rebuilt when it does not fit, and cannot make records up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentguard.errors import InvalidInput
-from agentguard.index import Index
 from agentguard.log.thin import thin_segment
+from agentguard.reading.index import Index
 from support.logs import START_NS, canonical, decision, open_log, outcome
 
 
@@ -186,7 +186,7 @@ def test_records_that_retention_took_out_leave_the_index(home: Path) -> None:
 
 
 def test_a_rebuild_that_was_killed_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentguard.index._BATCH", 2)
+    monkeypatch.setattr("agentguard.reading.index._BATCH", 2)
     monkeypatch.setattr("agentguard.log.scan._CHUNK", 300)
     told: list[int] = []
 
@@ -206,7 +206,7 @@ def test_a_rebuild_that_was_killed_goes_on(home: Path, monkeypatch: pytest.Monke
 
 def test_many_processes_bring_it_up_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a writer appends: nobody waits for long, nobody adds a record twice, and nobody misses one."""
-    monkeypatch.setattr("agentguard.index._BATCH", 50)
+    monkeypatch.setattr("agentguard.reading.index._BATCH", 50)
     children = []
     with open_log(tmp_path) as log:
         log.append(decision("first"))
@@ -263,7 +263,7 @@ def test_an_index_that_cannot_be_written(home: Path) -> None:
 
 
 def test_more_records_than_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentguard.index._BATCH", 300)
+    monkeypatch.setattr("agentguard.reading.index._BATCH", 300)
     with open_log(tmp_path) as log:
         for number in range(200):
             log.append(*[decision(f"e{number}-{at}") for at in range(5)])

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentguard import Denied, Guard, Initiator, InvalidInput
-from agentguard.lineage import Lineage
-from agentguard.lineage_show import printable, span, when
+from agentguard.reading.lineage import Lineage
+from agentguard.reading.lineage_show import printable, span, when
 
 NOW = 1_700_000_000_000_000_000
 
@@ -233,7 +233,7 @@ def test_words_for_times_and_names() -> None:
 
 def test_a_real_run_reads_back(tmp_path: Path) -> None:
     """The records that a guard writes: nested calls, a delegation, an authenticated initiator, a nested task."""
-    from agentguard.records import read_lineage
+    from agentguard.reading.records import read_lineage
 
     policy = """
 agentguard: 1

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.checkpoint import open_checkpoint
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.keys import LocalKey, PublicKey
 from agentguard.log import Durability, Log, iter_records, read_record, read_shards, verify
+from agentguard.log.checkpoint import open_checkpoint
 from agentguard.log.heads import read_head
 from agentguard.log.manifest import read_manifest
-from agentguard.merkle import leaf_hash, root_of
+from agentguard.log.merkle import leaf_hash, root_of
 from support.logs import KEY, START_NS, Ticking, fresh, open_log, small
 
 BOTH: tuple[Durability, ...] = ("fsync", "process")

@@ -1,4 +1,4 @@
-"""Proofs about a home's log (log/proofs.py, tlog_proof.py): each record, each growth; where they come from does not matter."""
+"""Proofs about a home's log (log/proofs.py, log/tlog_proof.py): each record, each growth; where they come from does not matter."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentguard.checkpoint import parse_checkpoint, parse_note
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey
 from agentguard.log import read_record, read_shards
+from agentguard.log.checkpoint import parse_checkpoint, parse_note
 from agentguard.log.heads import read_head
 from agentguard.log.identity import LogKeys
 from agentguard.log.proofs import check_growth, check_inclusion, prove_growth, prove_inclusion
-from agentguard.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
-from agentguard.witness_client import submit
+from agentguard.log.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
+from agentguard.log.witness_client import submit
 from support.logs import KEY, open_log, small
 from support.transparency import KEYS, WITNESS_NAME, Wire, head_of, records_of, witness_of, write
 

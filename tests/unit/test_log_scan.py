@@ -15,9 +15,9 @@ from agentguard.canonical import jcs
 from agentguard.errors import InvalidInput
 from agentguard.log import Damage, iter_records, scan
 from agentguard.log.frames import CHECKPOINT, COMMIT, FINAL, LARGEST, RECORD, SEGMENT, encode, read_frames
+from agentguard.log.merkle import Frontier, leaf_hash, next_seal
 from agentguard.log.records import Audit, Place, read_known, read_record_members
 from agentguard.log.scan import encode_segment_head, read_segment_head
-from agentguard.merkle import Frontier, leaf_hash, next_seal
 from support.guarded import POLICY
 from support.logs import canonical, decision, outcome
 

@@ -1,4 +1,4 @@
-"""The tree (merkle.py) against RFC 6962's definition and published vectors."""
+"""The tree (log/merkle.py) against RFC 6962's definition and published vectors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentguard import merkle
 from agentguard.errors import InvalidInput
-from agentguard.merkle import (
+from agentguard.log import merkle
+from agentguard.log.merkle import (
     Frontier,
     consistency_proof,
     inclusion_proof,

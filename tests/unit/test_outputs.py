@@ -22,8 +22,8 @@ from agentguard import Guard
 from agentguard.canonical import jcs
 from agentguard.errors import InvalidInput, OutputRefused
 from agentguard.evidence import commit
-from agentguard.outputs import OutputRule, parse_output
 from agentguard.policy import load
+from agentguard.policy.outputs import OutputRule, parse_output
 from agentguard.testing.evidence import records
 
 KEY = "AKIA" + "Q2R3S4T5U6V7WXYZ"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agentguard.errors import InvalidInput
-from agentguard.outputs import _MEMBERS, parse_output
 from agentguard.policy import load
-from agentguard.secret_patterns import NAMES
+from agentguard.policy.outputs import _MEMBERS, parse_output
+from agentguard.policy.secret_patterns import NAMES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "policy-outputs.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -10,11 +10,12 @@ from types import MappingProxyType
 import pytest
 
 from agentguard.canonical import Inadmissible, freeze
-from agentguard.constraint import NO_ARGUMENTS
+from agentguard.constraints.tokens import NO_ARGUMENTS
 from agentguard.decision import Code, Reason
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy, load, parse_scope
-from agentguard.policy_forbid import Forbid, ForbidIndex
+from agentguard.policy import load
+from agentguard.policy.forbid import Forbid, ForbidIndex
+from agentguard.policy.model import Policy, parse_scope
 
 SUPPORT = """\
 agentguard: 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from agentguard.artifacts.revocation_list import _MEMBERS as LIST_MEMBERS
 from agentguard.bundle import _MEMBERS as BUNDLE_MEMBERS
-from agentguard.revocation_list import _MEMBERS as LIST_MEMBERS
 from support.transcript import Session
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "policy-bundles.md"

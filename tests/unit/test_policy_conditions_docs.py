@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from agentguard.condition_tree import FUNCTIONS, WORDS
-from agentguard.conditions import parse_condition
 from agentguard.errors import InvalidInput
-from agentguard.hours import parse_hours
 from agentguard.policy import load
-from agentguard.policy_file import read
+from agentguard.policy.condition_tree import FUNCTIONS, WORDS
+from agentguard.policy.conditions import parse_condition
+from agentguard.policy.file import read
+from agentguard.policy.hours import parse_hours
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "policy-conditions.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

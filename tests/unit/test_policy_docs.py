@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agentguard.analysis.cases import cases_in, run
+from agentguard.constraints.rules import KEYS
 from agentguard.errors import InvalidInput
-from agentguard.policy import load, parse_scope
-from agentguard.policy_file import read
-from agentguard.rules import KEYS
+from agentguard.policy import load
+from agentguard.policy.file import read
+from agentguard.policy.model import parse_scope
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text("utf-8")
 SUPPORT = Path(__file__).resolve().parents[2] / "policies" / "support.yaml"
@@ -58,7 +59,7 @@ def test_the_table_shows_every_key_of_a_rule() -> None:
 
 
 def test_every_attribute_and_key_is_on_the_page() -> None:
-    from agentguard.policy_schema import AgentModel, ForbidModel, PolicyModel, ToolModel
+    from agentguard.policy.schema import AgentModel, ForbidModel, PolicyModel, ToolModel
 
     for model in (PolicyModel, AgentModel, ForbidModel, ToolModel):
         for name in (field.alias or name for name, field in model.model_fields.items()):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from agentguard import policy_file
 from agentguard.errors import InvalidInput
-from agentguard.policy_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, read, read_source
+from agentguard.policy import file as policy_file
+from agentguard.policy.file import MAX_BYTES, MAX_DEPTH, MAX_NODES, read, read_source
 
 
 @pytest.fixture(params=["C", "Python"], autouse=True)

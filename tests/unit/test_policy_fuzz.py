@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agentguard.canonical import Inadmissible, freeze
 from agentguard.decision import Reason
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy, load, parse_scope
+from agentguard.policy import load
+from agentguard.policy.model import Policy, parse_scope
 
 SEED = """\
 agentguard: 1

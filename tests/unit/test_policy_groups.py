@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentguard.decision import Code
-from agentguard.policy import Policy, load
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 
 HEAD = "agentguard: 1\nname: x\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
-from agentguard.policy_import import MAX_FILES, MAX_WAY, File, read_files, read_policy
+from agentguard.policy.imports import MAX_FILES, MAX_WAY, File, read_files, read_policy
 
 HEAD = "agentguard: 1\n"
 

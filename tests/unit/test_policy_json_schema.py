@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from agentguard.constraints.rules import KEYS
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
-from agentguard.policy_file import read
-from agentguard.policy_json_schema import _ONE_OF, _VALUES, json_schema
-from agentguard.rules import KEYS
+from agentguard.policy.file import read
+from agentguard.policy.json_schema import _ONE_OF, _VALUES, json_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json_schema()

@@ -17,7 +17,8 @@ from agentguard.canonical import freeze
 from agentguard.decide import Answer, Binding, Facts, Usage, decide_policy_only
 from agentguard.environment import Clock
 from agentguard.errors import ApprovalRequired
-from agentguard.policy import Policy, load
+from agentguard.policy import load
+from agentguard.policy.model import Policy
 
 FINANCE = """
 agentguard: 1

@@ -1,4 +1,4 @@
-"""Proof of possession and the request protocol (proof.py, request.py)."""
+"""Proof of possession and the request protocol (artifacts/proof.py, artifacts/request.py)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from agentguard.artifact import dump_presentation
+from agentguard.artifacts.chain import ChainError, Limits
+from agentguard.artifacts.making import dump_presentation
+from agentguard.artifacts.proof import Proof, make_proof, verify_proof
+from agentguard.artifacts.request import MAX_LINE, answer
 from agentguard.canonical import freeze
-from agentguard.chain import ChainError, Limits
 from agentguard.decision import Code
 from agentguard.errors import InvalidInput
-from agentguard.proof import Proof, make_proof, verify_proof
-from agentguard.request import MAX_LINE, answer
 from support.artifacts import ISS, ISSUER, NOW, chain_of, key, mint, verified
 from vectors.forge import DEFAULTS, READ, Vectors, proof, request_line, root
 from vectors.generate import FILES

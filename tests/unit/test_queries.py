@@ -1,4 +1,4 @@
-"""Questions to the log (queries.py): what a guard recorded is found by every one of them, and the answers are records."""
+"""Questions to the log (reading/queries.py): what a guard recorded is found by every one of them, and the answers are records."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agentguard import Denied, Guard
 from agentguard.cli.log_options import moment
 from agentguard.context import current_task
 from agentguard.errors import InvalidInput
-from agentguard.index import Index
-from agentguard.queries import Filter, Found, Questions
+from agentguard.reading.index import Index
+from agentguard.reading.queries import Filter, Found, Questions
 from support.logs import START_NS, canonical, decision, open_log, outcome
 
 POLICY = """

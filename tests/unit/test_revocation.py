@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from agentguard.artifacts.revocation import KINDS, Action, Event, Kind, Revocations, parse_target
 from agentguard.errors import InvalidInput
-from agentguard.revocation import KINDS, Action, Event, Kind, Revocations, parse_target
 
 LINKS = ("a" * 64, "b" * 64, "c" * 64)
 KEYS = ("issuer", "holder-0", "holder-1", "holder-2")

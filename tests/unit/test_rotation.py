@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agentguard import Guard
-from agentguard.checkpoint import parse_checkpoint, parse_note
 from agentguard.errors import EvidenceUnavailable, InvalidInput
 from agentguard.home import Home
 from agentguard.keys import KeyRing, LocalKey, PublicKey
 from agentguard.log import Log, iter_records, read_record, read_shards, verify
+from agentguard.log.checkpoint import parse_checkpoint, parse_note
 from agentguard.log.handover import Handover, Succession, read_handover
 from agentguard.log.heads import read_head
 from agentguard.log.identity import LogKeys, is_log_name, parse_log_key

@@ -10,8 +10,8 @@ import json
 import pytest
 
 from agentguard.errors import InvalidInput
-from agentguard.outputs import parse_output
-from agentguard.secret_patterns import NAMES, Finder, parse_names, parse_patterns
+from agentguard.policy.outputs import parse_output
+from agentguard.policy.secret_patterns import NAMES, Finder, parse_names, parse_patterns
 from support.secrets_made_up import FOUND, JWT, UPPER, b64, made
 
 #: Kind, and what is none of it.

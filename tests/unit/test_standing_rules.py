@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from agentguard.admission import Account, Charge, Need, counter_expiry, counter_key, replay_key
-from agentguard.budgets import Budget, Window, metered, millionths, show_millionths
 from agentguard.canonical import freeze
 from agentguard.decision import Code, Reason
 from agentguard.errors import InvalidInput
-from agentguard.hours import parse_hours
-from agentguard.policy_approval import ApprovalRule
-from agentguard.policy_forbid import Forbid, ForbidIndex
-from agentguard.sequences import SequenceRule, Watch, watch
-from agentguard.standing import HoursRule, Standing
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.budgets import Budget, Window, metered, millionths, show_millionths
+from agentguard.policy.forbid import Forbid, ForbidIndex
+from agentguard.policy.hours import parse_hours
+from agentguard.policy.sequences import SequenceRule, Watch, watch
+from agentguard.policy.standing import HoursRule, Standing
 
 CAROL = ApprovalRule(("user:carol",), 1, 3600, False, "p:1:1")
 DAVE = ApprovalRule(("user:dave",), 1, 3600, False, "p:2:1")

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.admission import Need, counter_key, replay_key
+from agentguard.artifacts.revocation import Action, Kind
 from agentguard.errors import InvalidInput, StateUnavailable
-from agentguard.revocation import Action, Kind
-from agentguard.state import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
-from agentguard.state_admission import statement
+from agentguard.state.admission import statement
+from agentguard.state.store import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
 
 FAR = 4_000_000_000
 BUDGET = Charge("budget/triage/0", 3, "3 calls a task")

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.errors import InvalidInput, StateUnavailable
-from agentguard.state import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
-from agentguard.state_owned import CAP
+from agentguard.state.owned import CAP
+from agentguard.state.store import ADMITTED, ADMITTED_AGAIN, Account, Charge, Exhausted, Replayed, Reservation, State, Superseded
 
 FAR = 4_000_000_000
 BUDGET = Charge("budget/triage/0", 3, "3 calls a task")

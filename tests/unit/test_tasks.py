@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agentguard import Guard, InvalidInput, ToolCall
+from agentguard.artifacts.proof import make_proof
 from agentguard.environment import NANOSECOND
-from agentguard.proof import make_proof
-from agentguard.state import State
+from agentguard.state.store import State
 from support.approving import CALL, answers, asks, runs
 from support.guarded import denied, records
 from support.two_homes import two_homes
@@ -132,7 +132,7 @@ def test_it_stays_counted_when_the_state_is_rebuilt_from_the_log(home: Path) -> 
 
 
 def test_prolonging_one_task_leaves_its_neighbours_alone(tmp_path: Path) -> None:
-    from agentguard.state import Account, Admitted, Charge, Reservation
+    from agentguard.state.store import Account, Admitted, Charge, Reservation
 
     state = State.open(tmp_path / "state.db", durability="process")
     names = ["task", "task2", "tas", "task \x7f", "4:task", "T"]

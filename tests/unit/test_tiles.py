@@ -9,9 +9,9 @@ import pytest
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey
 from agentguard.log.identity import LogKeys
+from agentguard.log.merkle import inclusion_proof, leaf_hash, nodes_of, verify_inclusion
 from agentguard.log.site import check_site, site_shards, write_sites
 from agentguard.log.tiles import Tiles, tile_path, width_of
-from agentguard.merkle import inclusion_proof, leaf_hash, nodes_of, verify_inclusion
 from support.logs import KEY, open_log, small
 from support.transparency import KEYS, head_of, head_over, records_of, write
 

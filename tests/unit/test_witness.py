@@ -1,4 +1,4 @@
-"""Cosignatures and the witness protocol (cosignature.py, witness.py, witness_client.py, server/witness.py) against C2SP."""
+"""Cosignatures and the witness protocol (log/cosignature.py, log/witness.py, log/witness_client.py, server/witness.py) against C2SP."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.testclient import TestClient
 
-from agentguard.checkpoint import Note, parse_note, parse_verifier_key, sign_checkpoint
-from agentguard.cosignature import WitnessKey, cosign, cosigned_at
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.keys import LocalKey
 from agentguard.log import verify
+from agentguard.log.checkpoint import Note, parse_note, parse_verifier_key, sign_checkpoint
+from agentguard.log.cosignature import WitnessKey, cosign, cosigned_at
 from agentguard.log.identity import LogKeys
+from agentguard.log.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, nodes_of
+from agentguard.log.tlog_proof import Growth
+from agentguard.log.witness import MAX_REQUEST, Answer, Logs, Witness
+from agentguard.log.witness_client import WitnessRefused, WitnessUnavailable, fetch, http, submit
 from agentguard.log.witnessed import cosigned_path, read_cosigned, submitted_path
-from agentguard.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, nodes_of
 from agentguard.server.witness import witness_app
-from agentguard.tlog_proof import Growth
-from agentguard.witness import MAX_REQUEST, Answer, Logs, Witness
-from agentguard.witness_client import WitnessRefused, WitnessUnavailable, fetch, http, submit
 from support.logs import KEY
 from support.transparency import KEYS, WITNESS_KEY, WITNESS_NAME, Wire, head_of, records_of, ring_with, rotated, witness_of, write
 

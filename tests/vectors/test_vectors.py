@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentguard.request import answer
+from agentguard.artifacts.request import answer
 from vectors.forge import request_line
 from vectors.generate import FILES
 

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agentguard.lineage_show import printable
 from agentguard.log import iter_records
+from agentguard.reading.lineage_show import printable
 from agentguard_adapters.demo.loopback import Listener
 from agentguard_adapters.demo.scene import Scene
 

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from agentguard.keys import PublicKey
-from agentguard.lineage import Lineage
 from agentguard.log import VerifyReport, iter_records, verify
+from agentguard.reading.lineage import Lineage
 
 _DENIAL: Final = b'"verdict":"deny"'
 

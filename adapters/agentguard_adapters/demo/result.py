@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agentguard.lineage import Lineage
 from agentguard.log import VerifyReport
+from agentguard.reading.lineage import Lineage
 from agentguard_adapters.demo.board import Board
 from agentguard_adapters.demo.conditions import Condition
 from agentguard_adapters.demo.loopback import Received

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agentguard.cli.terminal import count, print_lines
-from agentguard.lineage import Lineage
-from agentguard.lineage_show import lines, printable
 from agentguard.log import VerifyReport
+from agentguard.reading.lineage import Lineage
+from agentguard.reading.lineage_show import lines, printable
 from agentguard_adapters.demo.conditions import Condition
 from agentguard_adapters.demo.proof import Flip
 from agentguard_adapters.demo.result import Result, Runs, size

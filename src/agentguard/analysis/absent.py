@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agentguard.condition_tree import Every, Has, Not, Some, Test, names
+from agentguard.policy.condition_tree import Every, Has, Not, Some, Test, names
 
 Outcome = Literal["true", "false", "error"]
 _EITHER: frozenset[Outcome] = frozenset({"true", "false"})

@@ -18,9 +18,9 @@ from agentguard.analysis.formulas import ANYTHING, NOTHING, Answer, Both, Formul
 from agentguard.analysis.search import Search, load_z3
 from agentguard.analysis.together import Slot, Together, Wanted, guesses
 from agentguard.canonical import Frozen, parse, thaw
-from agentguard.conditions import Condition
-from agentguard.constraint import Entry, ToolMap
-from agentguard.policy import Policy, ToolRule
+from agentguard.constraints.tokens import Entry, ToolMap
+from agentguard.policy.conditions import Condition
+from agentguard.policy.model import Policy, ToolRule
 
 
 @dataclass(frozen=True, slots=True)

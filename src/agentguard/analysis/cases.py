@@ -31,12 +31,12 @@ from typing import Any, Final
 from agentguard.analysis.history import History
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
+from agentguard.constraints.vocabulary import Wildcard
 from agentguard.decision import Code, Reason, Verdict
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy
-from agentguard.policy_file import Document, read, read_source
-from agentguard.sequences import SequenceRule
-from agentguard.vocabulary import Wildcard
+from agentguard.policy.file import Document, read, read_source
+from agentguard.policy.model import Policy
+from agentguard.policy.sequences import SequenceRule
 
 _MEMBERS: Final = ("after", "approved", "at", "call", "code", "environment", "through", "verdict")
 _MOST: Final = 100_000

@@ -18,11 +18,11 @@ from agentguard.analysis.cedar_facts import ESCAPES, TYPES, expression, facts
 from agentguard.analysis.cedar_text import Inexpressible, both, either, has, listed, member, not_, quoted
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, freeze, parse
-from agentguard.conditions import Condition
-from agentguard.constraint import Entry
+from agentguard.constraints.tokens import Entry
+from agentguard.constraints.values import show
 from agentguard.errors import InvalidInput
-from agentguard.policy import Policy, ToolRule
-from agentguard.values import show
+from agentguard.policy.conditions import Condition
+from agentguard.policy.model import Policy, ToolRule
 
 _ARGUMENTS: Final = "context.arguments"
 _ENVIRONMENT: Final = "context.environment"

@@ -1,7 +1,7 @@
 """Conditions over arguments (`where`) in Cedar's words: exactly, or not at all.
 
-A condition holds, fails, or meets an error, which fails it wherever it stands (`agentguard.conditions`). So each part is translated twice:
-when it holds, and when it is false without an error. `not` changes the one for the other, and what is neither makes both untrue.
+A condition holds, fails, or meets an error, which fails it wherever it stands (`agentguard.policy.conditions`). So each part is translated
+twice: when it holds, and when it is false without an error. `not` changes the one for the other, and what is neither makes both untrue.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 from agentguard.analysis.cedar_facts import compared, equal
 from agentguard.analysis.cedar_text import Inexpressible, both, either, has, like, member, not_
 from agentguard.canonical import is_admissible
-from agentguard.condition_tree import Among, Compare, Every, Has, Items, Literal, Name, Not, Part, Some, Test, Truth
-from agentguard.conditions import Condition
+from agentguard.policy.condition_tree import Among, Compare, Every, Has, Items, Literal, Name, Not, Part, Some, Test, Truth
+from agentguard.policy.conditions import Condition
 
 _LONGEST: Final = 50_000
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
-from agentguard.addresses import DEFAULT_PORTS, Cidr, Email, Url, is_plain_host, mail_domain, plain_address, url_parts
 from agentguard.analysis.cedar_pattern import glob, regex, runs_of, shape_of
 from agentguard.analysis.cedar_text import Inexpressible, among, both, either, has, like, listed, member, not_, quoted
 from agentguard.canonical import Frozen, jcs, number
-from agentguard.matchers import Glob, Length, Path, Regex, TypeIs, is_plain_path
-from agentguard.values import ARRAYS, shorten
-from agentguard.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
+from agentguard.constraints.addresses import DEFAULT_PORTS, Cidr, Email, Url, is_plain_host, mail_domain, plain_address, url_parts
+from agentguard.constraints.matchers import Glob, Length, Path, Regex, TypeIs, is_plain_path
+from agentguard.constraints.values import ARRAYS, shorten
+from agentguard.constraints.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
 
 #: The types of the facts, as Cedar's schema declares them.
 TYPES: Final = """\

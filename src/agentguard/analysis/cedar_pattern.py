@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from agentguard.analysis.cedar_text import Inexpressible, among, both, either, like, not_, quoted
 from agentguard.analysis.regular import SURROGATES, Alt, Cat, Chars, CharSet, Loop, Node, Untranslatable, join, one, read_re2, without
-from agentguard.values import shorten
+from agentguard.constraints.values import shorten
 
 #: Of one regex: so many alternatives are written out, and so many characters may be what a star passes over.
 _ALTERNATIVES: Final = 256

@@ -32,7 +32,9 @@ from agentguard.analysis.symbolic import (
     real,
 )
 from agentguard.canonical import Frozen
-from agentguard.condition_tree import (
+from agentguard.constraints.values import ARRAYS, OBJECTS, key
+from agentguard.constraints.vocabulary import AllOf, Exact, OneOf
+from agentguard.policy.condition_tree import (
     Among,
     Compare,
     Every,
@@ -54,8 +56,6 @@ from agentguard.condition_tree import (
     parts,
     write,
 )
-from agentguard.values import ARRAYS, OBJECTS, key
-from agentguard.vocabulary import AllOf, Exact, OneOf
 
 Path: TypeAlias = tuple[str, ...]
 

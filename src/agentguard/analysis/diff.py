@@ -17,9 +17,9 @@ from agentguard.analysis.formulas import Both, Either, Not, Nothing, Unknown
 from agentguard.analysis.limits import limits, outputs, times
 from agentguard.analysis.search import Search
 from agentguard.canonical import Frozen, thaw
-from agentguard.constraint import ToolMap
-from agentguard.matchers import Glob, Regex
-from agentguard.policy import MAX_DEPTH, Forbid, Policy, ToolAttributes, ToolRule
+from agentguard.constraints.matchers import Glob, Regex
+from agentguard.constraints.tokens import ToolMap
+from agentguard.policy.model import MAX_DEPTH, Forbid, Policy, ToolAttributes, ToolRule
 
 #: The attributes that ask for less where they are set, and those that ask for more.
 _LOOSER: Final = ("rerun_safe", "unsafe_any_arguments", "opaque", "plain_chains")

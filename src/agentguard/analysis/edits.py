@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from agentguard.analysis.proposals import flow
 from agentguard.canonical import Frozen, Json, jcs, parse, thaw
+from agentguard.constraints.matchers import PREFIX, Length, TypeIs
+from agentguard.constraints.values import ARRAYS, SCALARS, key
+from agentguard.constraints.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
 from agentguard.errors import InvalidInput
-from agentguard.matchers import PREFIX, Length, TypeIs
-from agentguard.policy import Policy, load
-from agentguard.policy_schema import path_text
-from agentguard.values import ARRAYS, SCALARS, key
-from agentguard.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
+from agentguard.policy import load
+from agentguard.policy.model import Policy
+from agentguard.policy.schema import path_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,19 @@ from typing import Any
 from agentguard.admission import Charge
 from agentguard.analysis.edits import Edit, smallest
 from agentguard.analysis.near import closest, example, near
-from agentguard.budgets import Budget, show_millionths
+from agentguard.artifacts.chain import DEFAULT_LIMITS
+from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, thaw
-from agentguard.chain import DEFAULT_LIMITS
 from agentguard.decide import Binding, Facts, Usage, decide_policy_only, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
-from agentguard.policy import Policy, ToolRule
-from agentguard.policy_approval import ApprovalRule
-from agentguard.policy_forbid import Forbid
-from agentguard.revocation import Revocations
-from agentguard.sequences import SequenceRule
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.budgets import Budget, show_millionths
+from agentguard.policy.forbid import Forbid
+from agentguard.policy.model import Policy, ToolRule
+from agentguard.policy.sequences import SequenceRule
+from agentguard.policy.standing import Standing
 from agentguard.spans import show_span
-from agentguard.standing import Standing
 
 _NOTHING: Mapping[str, Frozen] = MappingProxyType({})
 

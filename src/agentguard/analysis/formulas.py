@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from agentguard.canonical import Frozen
-from agentguard.values import admissible
-from agentguard.vocabulary import AllOf, AnyOf, Constraint, Wildcard
+from agentguard.constraints.values import admissible
+from agentguard.constraints.vocabulary import AllOf, AnyOf, Constraint, Wildcard
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from agentguard.addresses import MAX_EMAIL, MAX_URL, Email, Url
 from agentguard.analysis.shapes import Shape, merged, shape_of
 from agentguard.canonical import Frozen, jcs
+from agentguard.constraints.addresses import MAX_EMAIL, MAX_URL, Email, Url
+from agentguard.constraints.matchers import is_plain_path
+from agentguard.constraints.values import ARRAYS, SCALARS, Key, key
 from agentguard.errors import InvalidInput
-from agentguard.matchers import is_plain_path
-from agentguard.values import ARRAYS, SCALARS, Key, key
 
 #: How many different values are counted; beyond that there are "64 or more".
 MOST_COUNTED: Final = 64

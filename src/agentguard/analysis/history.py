@@ -10,8 +10,8 @@ from agentguard.admission import SHARED, Charge
 from agentguard.canonical import Frozen
 from agentguard.decide import Answer, Usage
 from agentguard.decision import Code, Reason
-from agentguard.policy import Policy
-from agentguard.state_owned import take
+from agentguard.policy.model import Policy
+from agentguard.state.owned import take
 
 
 class Counters(dict[str, int]):

@@ -19,8 +19,9 @@ from agentguard.analysis.proposals import Proposal, flow, propose, quoted
 from agentguard.analysis.trace import Called
 from agentguard.decision import Verdict
 from agentguard.errors import InvalidInput
-from agentguard.policy import MAX_DEPTH, Policy, load
-from agentguard.records import decoded
+from agentguard.policy import load
+from agentguard.policy.model import MAX_DEPTH, Policy
+from agentguard.reading.records import decoded
 
 #: Of one set of agents nobody would review more.
 MAX_TOOLS: Final = 5_000

@@ -9,14 +9,14 @@ from typing import Final
 
 from agentguard.analysis.changes import Change
 from agentguard.analysis.confirm import SOME_TIME
-from agentguard.budgets import Budget
 from agentguard.canonical import jcs
-from agentguard.policy import AgentPolicy, Policy
-from agentguard.policy_approval import ApprovalRule
-from agentguard.sequences import SequenceRule
+from agentguard.constraints.values import shorten
+from agentguard.policy.approval import ApprovalRule
+from agentguard.policy.budgets import Budget
+from agentguard.policy.model import AgentPolicy, Policy
+from agentguard.policy.sequences import SequenceRule
+from agentguard.policy.standing import HoursRule
 from agentguard.spans import show_span
-from agentguard.standing import HoursRule
-from agentguard.values import shorten
 
 _DAY: Final = 24 * 60
 _WEEK: Final = frozenset(range(7 * _DAY))

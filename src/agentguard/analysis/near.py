@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import Any, Final
 
-from agentguard.addresses import DEFAULT_PORTS, Email, Url
 from agentguard.analysis.formulas import leaves
 from agentguard.analysis.samples import samples
 from agentguard.canonical import Frozen
-from agentguard.matchers import Length, Path, TypeIs
-from agentguard.values import ARRAYS, admissible, key, spellings
-from agentguard.vocabulary import Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset
+from agentguard.constraints.addresses import DEFAULT_PORTS, Email, Url
+from agentguard.constraints.matchers import Length, Path, TypeIs
+from agentguard.constraints.values import ARRAYS, admissible, key, spellings
+from agentguard.constraints.vocabulary import Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset
 
 _MOST: Final = 3
 #: How many constants of a long list are compared, and how much of a long text.

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from agentguard.canonical import Frozen, freeze, jcs
 from agentguard.errors import InvalidInput
 from agentguard.notice import say
-from agentguard.parameters import Parameters
+from agentguard.tools.parameters import Parameters
 
 __all__ = ["UnsafeObservation", "observing"]
 

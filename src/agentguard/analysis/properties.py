@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from agentguard.analysis.formulas import Both, Either, Formula, Not
-from agentguard.constraint import MAX_DEPTH
+from agentguard.constraints.matchers import Glob
+from agentguard.constraints.rules import parse_rule
+from agentguard.constraints.tokens import MAX_DEPTH
+from agentguard.constraints.values import show
 from agentguard.errors import InvalidInput
-from agentguard.matchers import Glob
-from agentguard.policy_file import read, read_source
-from agentguard.rules import parse_rule
-from agentguard.values import show
+from agentguard.policy.file import read, read_source
 
 SUFFIX: Final = ".properties.yaml"
 _HERE: Final = Path()

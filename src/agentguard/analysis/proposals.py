@@ -8,8 +8,8 @@ from typing import Any, Final
 from agentguard.analysis.habits import MOST_COUNTED, Few, Habit, Steps, Texts
 from agentguard.analysis.shapes import Shape, pattern_of
 from agentguard.canonical import Frozen, Json, jcs, parse
-from agentguard.matchers import MAX_PATTERN
-from agentguard.rules import KEYS
+from agentguard.constraints.matchers import MAX_PATTERN
+from agentguard.constraints.rules import KEYS
 
 #: Fewer calls than these say little, however alike they were.
 FEW_CALLS: Final = 10

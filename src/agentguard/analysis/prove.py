@@ -18,7 +18,8 @@ from agentguard.analysis.formulas import Not, Nothing, Unknown
 from agentguard.analysis.properties import Calls, NoWiderThan, Only, Property
 from agentguard.analysis.search import Search
 from agentguard.canonical import Frozen
-from agentguard.policy import MAX_DEPTH, Policy, load
+from agentguard.policy import load
+from agentguard.policy.model import MAX_DEPTH, Policy
 
 
 class Verdict(StrEnum):

@@ -18,7 +18,7 @@ from agentguard.analysis.trace import Called
 from agentguard.call import ToolCall
 from agentguard.decide import Answer, Binding, decide_rules
 from agentguard.decision import Reason, Verdict
-from agentguard.policy import Policy
+from agentguard.policy.model import Policy
 
 #: Windows are counted from here where no time is known.
 SOME_TIME: Final = 1_767_225_600

@@ -15,15 +15,15 @@ from agentguard.analysis.formulas import leaves
 from agentguard.analysis.near import closest
 from agentguard.analysis.samples import samples
 from agentguard.analysis.vacuous import contradiction, idle
-from agentguard.budgets import millionths, show_millionths
-from agentguard.constraint import Entry
-from agentguard.policy import AgentPolicy, Policy, ToolRule
-from agentguard.policy_approval import strictest
-from agentguard.policy_file import Document, Steps
-from agentguard.policy_schema import path_text
-from agentguard.tool_lock import Lock
-from agentguard.values import shorten, show
-from agentguard.vocabulary import AllOf, Constraint, Range
+from agentguard.constraints.tokens import Entry
+from agentguard.constraints.values import shorten, show
+from agentguard.constraints.vocabulary import AllOf, Constraint, Range
+from agentguard.policy.approval import strictest
+from agentguard.policy.budgets import millionths, show_millionths
+from agentguard.policy.file import Document, Steps
+from agentguard.policy.model import AgentPolicy, Policy, ToolRule
+from agentguard.policy.schema import path_text
+from agentguard.tools.lock import Lock
 
 
 @dataclass(frozen=True, slots=True)

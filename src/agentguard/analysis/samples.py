@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from agentguard.addresses import Cidr, Email, Url
 from agentguard.canonical import Frozen
-from agentguard.matchers import Glob, Length, Path, TypeIs
-from agentguard.values import spellings
-from agentguard.vocabulary import LARGEST, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset
+from agentguard.constraints.addresses import Cidr, Email, Url
+from agentguard.constraints.matchers import Glob, Length, Path, TypeIs
+from agentguard.constraints.values import spellings
+from agentguard.constraints.vocabulary import LARGEST, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset
 
 #: Of long lists a few are enough, and a longer text is for z3 to make.
 _FEW: Final = 16

@@ -16,8 +16,8 @@ from agentguard.analysis.formulas import NOTHING, Answer, Formula, Found, Unknow
 from agentguard.analysis.samples import samples
 from agentguard.analysis.symbolic import Language, Unsupported, Value
 from agentguard.canonical import Frozen
+from agentguard.constraints.values import show
 from agentguard.errors import InvalidInput
-from agentguard.values import show
 
 #: Of one property: steps as z3 counts them (most questions take some ten thousand), and seconds.
 STEPS: Final = 50_000_000

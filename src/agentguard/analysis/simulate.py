@@ -10,7 +10,7 @@ from typing import Final
 from agentguard.analysis.replay import Replay
 from agentguard.analysis.trace import Called
 from agentguard.decision import Reason
-from agentguard.policy import Policy
+from agentguard.policy.model import Policy
 
 #: How many calls of each change are shown.
 _EXAMPLES: Final = 3

@@ -20,9 +20,9 @@ from agentguard.analysis.formulas import Both, Either, Formula, Not, leaves
 from agentguard.analysis.regular import CharSet, one, sets
 from agentguard.analysis.texts import Condition, Every, Hidden, In, No, Size, Some, condition, networks
 from agentguard.canonical import Frozen
-from agentguard.matchers import TypeIs
-from agentguard.values import ARRAYS, OBJECTS, Key, key, spellings
-from agentguard.vocabulary import LARGEST, AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
+from agentguard.constraints.matchers import TypeIs
+from agentguard.constraints.values import ARRAYS, OBJECTS, Key, key, spellings
+from agentguard.constraints.vocabulary import LARGEST, AllOf, AnyOf, Constraint, Contains, Exact, NotOneOf, OneOf, Range, Subset, Wildcard
 
 _MAX_SHAPES: Final = 50_000  # arrays among the constants, times their elements
 _MOST_ITEMS: Final = 2_000  # of an array or object that is made as an example

@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from agentguard.addresses import DEFAULT_PORTS, MAX_EMAIL, MAX_HOST, MAX_LOCAL, MAX_URL, Cidr, Email, Url
 from agentguard.analysis.regular import (
     ANY_TEXT,
     Alt,
@@ -32,9 +31,10 @@ from agentguard.analysis.regular import (
     without,
     word,
 )
-from agentguard.matchers import MAX_PATH, Glob, Length, Path, Regex
-from agentguard.values import shorten
-from agentguard.vocabulary import Constraint
+from agentguard.constraints.addresses import DEFAULT_PORTS, MAX_EMAIL, MAX_HOST, MAX_LOCAL, MAX_URL, Cidr, Email, Url
+from agentguard.constraints.matchers import MAX_PATH, Glob, Length, Path, Regex
+from agentguard.constraints.values import shorten
+from agentguard.constraints.vocabulary import Constraint
 
 
 @dataclass(frozen=True, slots=True)

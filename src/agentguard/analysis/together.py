@@ -13,8 +13,8 @@ from agentguard.analysis.formulas import ANYTHING, Formula, holds, leaves
 from agentguard.analysis.samples import samples
 from agentguard.analysis.symbolic import NUMBER
 from agentguard.canonical import Frozen
-from agentguard.condition_tree import Literal, Node, names, parts
-from agentguard.conditions import Condition
+from agentguard.policy.condition_tree import Literal, Node, names, parts
+from agentguard.policy.conditions import Condition
 
 _FEW: Final = 12  # guesses for one argument, and for all of them together
 _MANY: Final = 4_000

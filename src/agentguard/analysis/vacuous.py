@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Any, Final
 
-from agentguard.addresses import Cidr, Email, Url
 from agentguard.analysis.regular import SURROGATES, Alt, Cat, Chars, Loop, Node, Untranslatable, join, read_re2, without
 from agentguard.canonical import Frozen
-from agentguard.matchers import Glob, Length, Path, Regex, TypeIs
-from agentguard.narrowing import narrows
-from agentguard.values import ARRAYS, OBJECTS, key, listed, show
-from agentguard.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, OneOf, Range, Subset, Wildcard
+from agentguard.constraints.addresses import Cidr, Email, Url
+from agentguard.constraints.matchers import Glob, Length, Path, Regex, TypeIs
+from agentguard.constraints.narrowing import narrows
+from agentguard.constraints.values import ARRAYS, OBJECTS, key, listed, show
+from agentguard.constraints.vocabulary import AllOf, AnyOf, Constraint, Contains, Exact, OneOf, Range, Subset, Wildcard
 
 _EVERY_KIND: Final = frozenset({"null", "boolean", "number", "string", "array", "object"})
 _TEXTS: Final = (Length, Regex, Glob, Path, Email, Url, Cidr)

@@ -93,7 +93,7 @@ def _signer(home: Home, request: Request, name: str | None, key: Path | None) ->
 
 
 def _say(out: Console, request: Request, verdict: Verdict, who: str, settled: Answer | None) -> None:
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     question = request.question
     word = ("approved: ", "good") if verdict == "approve" else ("denied: ", "bad")

@@ -75,8 +75,8 @@ class Desk:
 
 def _withdrawn(home: Path) -> Container[str]:
     """Thumbprints of the keys that were revoked."""
-    from agentguard.revocation import Kind
-    from agentguard.state import State
+    from agentguard.artifacts.revocation import Kind
+    from agentguard.state.store import State
 
     if not (home / "state.db").exists():
         return ()
@@ -94,7 +94,7 @@ def damaged(filed: Filed) -> dict[str, str]:
 
 def on_behalf(initiator: Mapping[str, str] | None) -> tuple[str, bool]:
     """The initiator in words, and whether anybody authenticated it."""
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     if initiator is None:
         return "nobody named", False
@@ -105,7 +105,7 @@ def on_behalf(initiator: Mapping[str, str] | None) -> tuple[str, bool]:
 
 def needs(request: Request) -> str:
     """Whose answers a request needs, in words."""
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     terms = request.terms
     if terms.by is None:

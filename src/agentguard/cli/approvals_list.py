@@ -35,7 +35,7 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
 def _say(out: Console, desk: Desk, filed: list[Filed]) -> None:
     from rich.text import Text
 
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     rows = table("request", "asked", "ends in", "call", "on behalf of", "needs", "state")
     for one in filed:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agentguard.approvals import Request, Weighed
     from agentguard.canonical import Frozen
-    from agentguard.lineage_show import Line
+    from agentguard.reading.lineage_show import Line
 
 #: Stands before every line that an agent wrote, folded ones too: whatever such a line says, it is not ours.
 _RAIL: Final = "  │ "
@@ -57,7 +57,7 @@ def _document(desk: Desk, request: Request, weighed: list[Weighed]) -> dict[str,
 
 
 def _lines(out: Console, desk: Desk, request: Request, weighed: list[Weighed]) -> Iterator[Line]:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     question, state = request.question, desk.state(request)
     role = {"open": "warn", "approved": "good"}.get(state, "bad")
@@ -99,7 +99,7 @@ def _lines(out: Console, desk: Desk, request: Request, weighed: list[Weighed]) -
 
 
 def _answer(one: Weighed, *, local: bool) -> Line:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     said = f": {printable(one.reason, 1000)}" if one.reason else ""
     if one.why_not:

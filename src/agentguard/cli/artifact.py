@@ -109,7 +109,7 @@ def delegate(
 
     Example: `agentguard artifact delegate --artifact triage.json --to summarizer --ttl 5m -o summarizer.json`
     """
-    from agentguard.artifact import parse_presentation
+    from agentguard.artifacts.making import parse_presentation
     from agentguard.cli.trust import holder_of, ring_of
 
     presentation = read_json(artifact)
@@ -135,10 +135,10 @@ def delegate(
 def _derive_offline(
     home: Path, tokens: tuple[str, ...], to: str, scope: Mapping[str, Any] | None, ttl: str | None, uses: int | None
 ) -> Mapping[str, Any]:
-    from agentguard.artifact import Profile, Uses, derive, dump_presentation
-    from agentguard.chain import verify_structure
+    from agentguard.artifacts.chain import verify_structure
+    from agentguard.artifacts.making import Profile, Uses, derive, dump_presentation
     from agentguard.cli.trust import holder_of, ring_of, trust_of
-    from agentguard.policy import parse_scope
+    from agentguard.policy.model import parse_scope
     from agentguard.spans import parse_span
 
     chain = verify_structure(tokens, trust_of(home).anchors)
@@ -161,7 +161,7 @@ def _derive_offline(
 
 
 def _domain(home: Path) -> str:
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     state = State.open(home / "state.db")
     try:
@@ -202,7 +202,7 @@ def show(
 
     Example: `agentguard artifact show triage.json`
     """
-    from agentguard.artifact import parse_presentation
+    from agentguard.artifacts.making import parse_presentation
     from agentguard.cli.artifact_show import describe, print_chain
 
     tokens, proof = parse_presentation(read_json(file))
@@ -247,7 +247,7 @@ def verify(
 
 
 def _answer_requests(name: str) -> None:
-    from agentguard.request import MAX_LINE, answer
+    from agentguard.artifacts.request import MAX_LINE, answer
 
     with sys.stdin.buffer if name == "-" else open(name, "rb") as stream:
         out = sys.stdout
@@ -279,8 +279,8 @@ def _moment(text: str | None) -> float:
 
 
 def _verify(file: str, now: float, home: Path, trust: Path | None) -> dict[str, Any]:
-    from agentguard.artifact import parse_presentation
-    from agentguard.chain import ChainError, check_time, verify_structure
+    from agentguard.artifacts.chain import ChainError, check_time, verify_structure
+    from agentguard.artifacts.making import parse_presentation
     from agentguard.cli.trust import foreign_trust, trust_of
 
     tokens, _ = parse_presentation(read_json(file))
@@ -310,7 +310,7 @@ def _refused(error: Any) -> dict[str, Any]:
 
 def _stopped(home: Path, chain: Any) -> str:
     """Why the chain is revoked in this home, in words; empty where it is not."""
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     if not (home / "state.db").exists():
         return ""
@@ -329,7 +329,7 @@ def _stopped(home: Path, chain: Any) -> str:
 
 
 def _say_verdict(out: Console, answer: dict[str, Any]) -> None:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     if answer["verdict"] != "PERMIT":
         where = f" at link {answer['link']}, step {answer['step']}" if answer["step"] else ""
@@ -363,7 +363,7 @@ def revoke(
 
     Example: `agentguard artifact revoke summarizer.json --reason "laptop lost"`
     """
-    from agentguard.artifact import parse_presentation
+    from agentguard.artifacts.making import parse_presentation
     from agentguard.canonical import sha256
     from agentguard.cli.stop import withdraw
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentguard.canonical import b64url_decode, parse, sha256
 from agentguard.cli.terminal import say
 from agentguard.errors import InvalidInput
-from agentguard.lineage_show import printable, when
+from agentguard.reading.lineage_show import printable, when
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ def _tools(details: Any) -> dict[str, Any]:
 
 
 def _arguments(value: Any) -> dict[str, str]:
-    from agentguard.constraint import parse_tool_map
+    from agentguard.constraints.tokens import parse_tool_map
 
     try:
         arguments = parse_tool_map(value, extensions=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from agentguard.call import ToolCall
     from agentguard.decision import Decision
-    from agentguard.policy import Policy
+    from agentguard.policy.model import Policy
 
 #: Stages that a policy alone can judge (DESIGN §12); stage 5 is the policy's half of it.
 _POLICY_ONLY: Final[tuple[int, ...]] = (0, 5, 10, 11, 12)
@@ -118,12 +118,12 @@ def read_call(name: str) -> ToolCall:
 
 
 def _by_policy(call: ToolCall, policy: Policy, facts: Mapping[str, Any], home: Path, tools: list[str] | None) -> Decision:
-    from agentguard.chain import DEFAULT_LIMITS
+    from agentguard.artifacts.chain import DEFAULT_LIMITS
+    from agentguard.artifacts.revocation import Revocations
     from agentguard.cli.discovery import find_tools
     from agentguard.decide import Binding, Facts, decide_policy_only
     from agentguard.environment import measure
-    from agentguard.integrity import LOCK_FILE, Lock
-    from agentguard.revocation import Revocations
+    from agentguard.tools.integrity import LOCK_FILE, Lock
 
     lock = Lock.load(home / LOCK_FILE)
     binding = Binding(call.arguments)
@@ -147,7 +147,7 @@ def _by_guard(
     tools: list[str] | None,
     admit: bool,
 ) -> Decision:
-    from agentguard.artifact import parse_presentation
+    from agentguard.artifacts.making import parse_presentation
     from agentguard.cli.discovery import find_tools
     from agentguard.cli.trust import holder_of
     from agentguard.guard import Guard

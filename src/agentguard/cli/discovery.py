@@ -16,7 +16,7 @@ from agentguard.errors import AgentguardError, InvalidInput
 
 if TYPE_CHECKING:
     from agentguard.guard import Guard
-    from agentguard.integrity import Tool
+    from agentguard.tools.integrity import Tool
 
 
 class Found:
@@ -72,7 +72,7 @@ def _add_guard(found: Found, guard: Guard, source: str) -> None:
 
 
 def _tool_of(value: Any) -> Tool | None:
-    from agentguard.integrity import Tool
+    from agentguard.tools.integrity import Tool
 
     tool = getattr(value, "__agentguard_tool__", None) if callable(value) else None
     return tool if isinstance(tool, Tool) else None

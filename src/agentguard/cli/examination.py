@@ -11,8 +11,8 @@ from agentguard.cli.maturity import Observed, grade
 from agentguard.cli.terminal import count
 from agentguard.decision import NOT_BUILT
 from agentguard.errors import InvalidInput
-from agentguard.lineage_show import printable, span, when
-from agentguard.records import documents
+from agentguard.reading.lineage_show import printable, span, when
+from agentguard.reading.records import documents
 
 Look = dict[str, Any]
 _NO_HOME: Look = {"words": "nothing: there is no home yet"}
@@ -67,7 +67,7 @@ def _home(home: Path, there: bool) -> Look:
 
 def _history(home: Path, recent: int) -> Look:
     """The last opening of a guard, and recent tasks, through the query index."""
-    from agentguard.index import Index
+    from agentguard.reading.index import Index
 
     with Index(home) as index:
         opened = next(index.records(index.latest("open", 1)), None)
@@ -143,7 +143,7 @@ def _durability(opened: Mapping[str, Any]) -> Look:
 
 
 def _lock(home: Path, opened: Mapping[str, Any]) -> Look:
-    from agentguard.integrity import LOCK_FILE, Lock
+    from agentguard.tools.integrity import LOCK_FILE, Lock
 
     lock = Lock.load(home / LOCK_FILE)
     if lock is None:
@@ -169,7 +169,7 @@ def _trust(home: Path) -> Look:
 
 def _audience(home: Path) -> str | None:
     """The name under which proofs from elsewhere address a guard that was given no other."""
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     if not (home / "state.db").exists():
         return None
@@ -246,7 +246,7 @@ def _initiators(history: Look) -> Look:
 
 
 def _stopped(home: Path) -> Look:
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     if not (home / "state.db").exists():
         return {"words": "nothing", "count": 0}

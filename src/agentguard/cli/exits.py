@@ -86,7 +86,7 @@ def _usage(error: Exception) -> int:
 
 
 def _ours(error: AgentguardError) -> int:
-    from agentguard.link import ChainError
+    from agentguard.artifacts.link import ChainError
     from agentguard.log.frames import Damage
 
     if isinstance(error, Denied):

@@ -12,8 +12,8 @@ from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption, existing
 from agentguard.cli.terminal import console, print_json, print_lines
 
 if TYPE_CHECKING:
-    from agentguard.lineage import Lineage
-    from agentguard.lineage_nodes import Execution
+    from agentguard.reading.lineage import Lineage
+    from agentguard.reading.lineage_nodes import Execution
 
 
 class Format(StrEnum):
@@ -43,8 +43,8 @@ def lineage(
 
     Example: `agentguard lineage`, then `agentguard lineage ID --format mermaid`
     """
-    from agentguard.lineage_show import lines
-    from agentguard.records import read_lineage
+    from agentguard.reading.lineage_show import lines
+    from agentguard.reading.records import read_lineage
 
     graph = read_lineage(existing_home(home), subject)
     execution = graph.executions.get(subject or "")
@@ -79,7 +79,7 @@ def _values(home: Path, execution: Execution) -> list[dict[str, Any]]:
 
 
 def _print_values(graph: Lineage, kept: list[dict[str, Any]]) -> None:
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     out = console()
     print_lines(out, [[("Values", "")]])

@@ -36,7 +36,7 @@ def bundle(
     """
     from agentguard.cli.trust import ring_of, trust_of
     from agentguard.dsse import seal
-    from agentguard.evidence_bundle import MAX_BUNDLE, make_bundle
+    from agentguard.evidence_bundle.contents import MAX_BUNDLE, make_bundle
     from agentguard.log.layout import replace_file
 
     ring, keys = ring_of(existing_home(home)), log_keys(home, None)

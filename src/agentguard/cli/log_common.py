@@ -14,7 +14,7 @@ from agentguard.cli.inputs import existing_home
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from agentguard.cosignature import WitnessKey
+    from agentguard.log.cosignature import WitnessKey
     from agentguard.log.identity import LogKeys
 
 KeyOption = Annotated[
@@ -47,7 +47,7 @@ def log_keys(home: Path, given: str | None) -> LogKeys:
 
 def witness_keys(given: list[str] | None) -> list[WitnessKey]:
     """The witnesses that were asked for. Raises InvalidInput."""
-    from agentguard.cosignature import WitnessKey
+    from agentguard.log.cosignature import WitnessKey
 
     try:
         return [WitnessKey.parse(text) for text in given or ()]

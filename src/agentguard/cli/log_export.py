@@ -33,7 +33,7 @@ from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agentguard.exports.calls import Progress
-    from agentguard.queries import Filter
+    from agentguard.reading.queries import Filter
 
 
 class Format(StrEnum):
@@ -87,7 +87,7 @@ _WHAT: Final = {Format.OCSF: "events", Format.PROV: "nodes and relations", Forma
 
 def _fitting(form: Format, wanted: Filter, output: Path | None, as_json: bool) -> None:
     """Raises InvalidInput where the options do not go together."""
-    from agentguard.queries import Filter
+    from agentguard.reading.queries import Filter
 
     if form is Format.PROV and (wanted.task is None or wanted != Filter(task=wanted.task)):
         raise InvalidInput("PROV is written for one task, and for all of it", place="--format prov", hint="give --task ID and nothing else")
@@ -110,7 +110,7 @@ def _write(form: Format, home: Path, wanted: Filter, output: Path | None, progre
             return write_csv(records(home, wanted, progress), out)
         if form is Format.OCSF:
             return sum(out.write(json.dumps(event) + "\n") > 0 for event in events(home, wanted, progress))
-        from agentguard.records import read_lineage
+        from agentguard.reading.records import read_lineage
 
         document = provenance(read_lineage(home, wanted.task), str(wanted.task))
         out.write(json.dumps(document, indent=2) + "\n")

@@ -24,7 +24,7 @@ def index(
 
     Example: `agentguard log index`
     """
-    from agentguard.index import Index
+    from agentguard.reading.index import Index
 
     place = existing_home(home)
     with bar("comparing the index with the log") as progress, Index(place, lambda records, done, of: progress(done, of)) as opened:

@@ -12,7 +12,7 @@ import typer
 
 from agentguard.decision import Code, Verdict
 from agentguard.errors import InvalidInput
-from agentguard.queries import Filter
+from agentguard.reading.queries import Filter
 from agentguard.spans import parse_span
 
 _NANOSECOND: Final = 10**9

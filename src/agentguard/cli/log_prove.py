@@ -84,8 +84,8 @@ def prove(
 
 def _find(home: Path, what: str, shard: str | None, kind: str) -> tuple[str, int, bytes]:
     """(shard, index, record) of what is to be proven."""
-    from agentguard.index import Index
     from agentguard.log import read_record, read_shards
+    from agentguard.reading.index import Index
 
     if _INDEX.fullmatch(what):
         shards = read_shards(home)
@@ -103,7 +103,7 @@ def _find(home: Path, what: str, shard: str | None, kind: str) -> tuple[str, int
 
 
 def _inclusion(home: Path, keys: LogKeys, shard: str, index: int, record: bytes) -> dict[str, Any]:
-    from agentguard.checkpoint import parse_checkpoint, parse_note, to_base64
+    from agentguard.log.checkpoint import parse_checkpoint, parse_note, to_base64
     from agentguard.log.proofs import prove_inclusion
 
     with counting("reading the log") as progress:
@@ -120,7 +120,7 @@ def _inclusion(home: Path, keys: LogKeys, shard: str, index: int, record: bytes)
 
 
 def _growth(home: Path, keys: LogKeys, since: Path, shard: str | None) -> dict[str, Any]:
-    from agentguard.checkpoint import open_checkpoint_by, parse_checkpoint, parse_note, to_base64
+    from agentguard.log.checkpoint import open_checkpoint_by, parse_checkpoint, parse_note, to_base64
     from agentguard.log.manifest import all_keys
     from agentguard.log.proofs import prove_growth
 
@@ -144,7 +144,7 @@ def _growth(home: Path, keys: LogKeys, since: Path, shard: str | None) -> dict[s
 
 def _one(file: Path, shard: str | None) -> tuple[str, bytes]:
     """The one checkpoint of a file that is meant, and its shard."""
-    from agentguard.checkpoint import parse_checkpoint, parse_note, split_notes
+    from agentguard.log.checkpoint import parse_checkpoint, parse_note, split_notes
 
     found = []
     for note in split_notes(read_bytes(str(file))):
@@ -161,7 +161,7 @@ def _one(file: Path, shard: str | None) -> tuple[str, bytes]:
 
 def _check(file: str, old: bytes | None, record: bytes | None, keys: LogKeys, witness: list[str] | None, as_json: bool) -> None:
     from agentguard.log.proofs import check_growth, check_inclusion
-    from agentguard.tlog_proof import MAX_PROOF
+    from agentguard.log.tlog_proof import MAX_PROOF
 
     data = read_bytes(file, MAX_PROOF)
     witnesses = witness_keys(witness)
@@ -189,7 +189,7 @@ def _record(record: bytes | None) -> Any:
 
 
 def _say(out: Console, proven: Proven) -> None:
-    from agentguard.lineage_show import when
+    from agentguard.reading.lineage_show import when
 
     size = f"{proven.checkpoint.size} records of {proven.checkpoint.origin}"
     if proven.index is None:

@@ -29,7 +29,7 @@ from agentguard.cli.terminal import console, count, table
 from agentguard.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from agentguard.queries import Found, Refused
+    from agentguard.reading.queries import Found, Refused
 
 _PAGE: Final = 50
 
@@ -70,7 +70,7 @@ def query(
 
     Example: `agentguard log query --agent triage --verdict deny --since 2h`, then `agentguard log query --denials`
     """
-    from agentguard.queries import Questions
+    from agentguard.reading.queries import Questions
 
     wanted = filter_of(
         agent=agent, tool=tool, initiator=initiator, task=task, artifact=artifact, verdict=verdict, code=code, type=type_,
@@ -122,8 +122,8 @@ def _show(found: Iterator[Found], limit: int, as_json: bool, *, paged: bool) -> 
 
 
 def _cells(found: Found) -> tuple[str, ...]:
-    from agentguard.index_rows import time_of
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.index_rows import time_of
+    from agentguard.reading.lineage_show import printable, when
 
     record = found.record
     who = record.get("initiator")
@@ -141,7 +141,7 @@ def _cells(found: Found) -> tuple[str, ...]:
 
 
 def _verdict(found: Found) -> str:
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     record, outcome = found.record, found.outcome
     if record.get("type") != "decision":
@@ -157,7 +157,7 @@ def _verdict(found: Found) -> str:
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    from agentguard.lineage_show import printable
+    from agentguard.reading.lineage_show import printable
 
     kind = record.get("type")
     if kind == "decision":
@@ -170,7 +170,7 @@ def _what(record: Mapping[str, Any]) -> str:
 
 
 def _show_denials(found: tuple[Refused, ...], as_json: bool) -> None:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     if as_json:
         for item in found:

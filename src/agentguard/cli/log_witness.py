@@ -57,7 +57,7 @@ def key(name: NameOption, home: OwnHomeOption = _OWN_HOME, as_json: JsonOption =
 
     Example: `agentguard log witness key --name witness.example/w1`
     """
-    from agentguard.cosignature import WitnessKey
+    from agentguard.log.cosignature import WitnessKey
 
     text = WitnessKey(name, _key(home).public).verifier_key()
     result(as_json, {"key": WitnessKey.parse(text).verifier_key()}, lambda out: print(text))
@@ -88,7 +88,7 @@ def serve(
         from agentguard.server.witness import witness_app
     except ImportError as error:
         raise AgentguardError(f"a witness needs starlette and uvicorn ({error}): pip install 'agentguard[server]'") from None
-    from agentguard.witness import Logs, Witness
+    from agentguard.log.witness import Logs, Witness
 
     try:
         logs = Logs(log)
@@ -121,7 +121,7 @@ def submit(url: UrlArgument, witness: OneWitness, home: HomeOption = DEFAULT_HOM
 
     Example: `agentguard log witness submit https://witness.example --witness VKEY`
     """
-    from agentguard import witness_client
+    from agentguard.log import witness_client
     from agentguard.log.manifest import read_manifest
 
     keys, (known,) = log_keys(home, None), witness_keys([witness])
@@ -151,7 +151,7 @@ def fetch(
 
     Example: `agentguard log witness fetch https://witness.example --witness VKEY > seen.txt`
     """
-    from agentguard import witness_client
+    from agentguard.log import witness_client
     from agentguard.log.manifest import claimed_keys, manifest_path, read_manifest
 
     keys, (known,) = log_keys(home, key), witness_keys([witness])

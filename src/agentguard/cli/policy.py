@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agentguard.analysis.review import Notice
-    from agentguard.integrity import Lock
-    from agentguard.policy import AgentPolicy, Policy
+    from agentguard.policy.model import AgentPolicy, Policy
+    from agentguard.tools.integrity import Lock
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,7 +80,7 @@ def check(
 
 
 def _lock(file: Path | None) -> Lock | None:
-    from agentguard.integrity import Lock
+    from agentguard.tools.integrity import Lock
 
     lock = Lock.load(file) if file is not None else None
     if file is not None and lock is None:
@@ -90,8 +90,8 @@ def _lock(file: Path | None) -> Lock | None:
 
 def _checked(file: Path, lock: Lock | None) -> dict[str, Any]:
     from agentguard.analysis.review import review
-    from agentguard.policy_compile import compile_document
-    from agentguard.policy_import import read_policy
+    from agentguard.policy.compile import compile_document
+    from agentguard.policy.imports import read_policy
 
     try:
         document = read_policy(file).document

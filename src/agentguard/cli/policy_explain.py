@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentguard.analysis.explain import Circumstances, Explanation, Said
     from agentguard.analysis.prove import Proof
-    from agentguard.policy import Policy
+    from agentguard.policy.model import Policy
 
 _ROLES: Final = {"allow": "good", "ask": "warn", "deny": "bad"}
 _VERDICTS: Final = {"allow": "allowed", "ask": "asked about", "deny": "refused"}

@@ -14,6 +14,6 @@ def schema(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
 
     Example: `agentguard policy schema > policy.schema.json`
     """
-    from agentguard.policy_json_schema import json_schema
+    from agentguard.policy.json_schema import json_schema
 
     print_json(json_schema())

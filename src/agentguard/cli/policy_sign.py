@@ -63,10 +63,10 @@ def sign(
     from agentguard.bundle import check_name, read_bundle, sign_bundle
     from agentguard.home import Trust
     from agentguard.keys import LocalKey
-    from agentguard.policy_compile import compile_document
-    from agentguard.policy_import import read_policy
+    from agentguard.policy.compile import compile_document
+    from agentguard.policy.imports import read_policy
     from agentguard.spans import parse_span
-    from agentguard.tool_lock import Lock
+    from agentguard.tools.lock import Lock
 
     sources = read_policy(file)
     bundle_name = check_name(compile_document(sources.document).name if name is None else name)
@@ -94,8 +94,8 @@ def sign(
 
 def _list(given: str, signer: Signer, version: int, now: int) -> str:
     """A list of revocations: signed already, or to be signed here."""
+    from agentguard.artifacts.revocation_list import sign_list
     from agentguard.canonical import parse
-    from agentguard.revocation_list import sign_list
     from agentguard.spans import parse_span
 
     data = read_bytes(given)
@@ -146,7 +146,7 @@ def summary(bundle: Bundle) -> dict[str, Any]:
 
 def say_bundle(out: Console, bundle: Bundle) -> None:
     """The same for people."""
-    from agentguard.lineage_show import when
+    from agentguard.reading.lineage_show import when
 
     say(out, "  policy   ", (bundle.policy.name, "name"), f"  {bundle.policy.digest}")
     say(out, f"  good     from {when(bundle.issued * 10**9)} to {when(bundle.expires * 10**9)}")

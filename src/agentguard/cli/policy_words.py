@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentguard.constraint import Entry
-    from agentguard.policy import Policy
-    from agentguard.policy_approval import ApprovalRule
-    from agentguard.policy_forbid import Forbid
+    from agentguard.constraints.tokens import Entry
+    from agentguard.policy.approval import ApprovalRule
+    from agentguard.policy.forbid import Forbid
+    from agentguard.policy.model import Policy
 
 
 def rule_words(entry: Entry) -> str:

@@ -15,7 +15,7 @@ from agentguard.errors import EvidenceUnavailable, InvalidInput
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentguard.revocation import Event
+    from agentguard.artifacts.revocation import Event
 
 
 def stop(
@@ -71,7 +71,7 @@ def stop(
 
 def withdraw(home: Path, kind: str, value: str, *, lift: bool, by: str | None, reason: str, as_json: bool) -> None:
     """Stop or lift one thing and print it. Exit 1 where it is in force and could not be recorded."""
-    from agentguard.revocation import parse_target
+    from agentguard.artifacts.revocation import parse_target
 
     parse_target(kind, value)
     who = operator(by)
@@ -110,7 +110,7 @@ def _change(home: Path, kind: str, value: str, lift: bool, by: str, reason: str)
 def _state_only(home: Path, kind: str, value: str, by: str, reason: str) -> int:
     import time
 
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     state = State.open(home / "state.db")
     try:
@@ -133,8 +133,8 @@ def _signed(home: Path, span: str) -> str:
     """What is stopped here as a signed list. Its number is the time in microseconds: it rises with each list, changed or only renewed."""
     import time
 
+    from agentguard.artifacts.revocation_list import sign_list
     from agentguard.cli.trust import ring_of
-    from agentguard.revocation_list import sign_list
     from agentguard.spans import parse_span
 
     now = time.time_ns()
@@ -145,7 +145,7 @@ def _signed(home: Path, span: str) -> str:
 
 
 def _stopped(home: Path) -> list[Event]:
-    from agentguard.state import State
+    from agentguard.state.store import State
 
     events: list[Event] = []
     if (home / "state.db").exists():
@@ -169,7 +169,7 @@ def _list(home: Path, as_json: bool) -> None:
 
 
 def _say_list(out: Console, stopped: list[dict[str, str]]) -> None:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     for event in stopped:
         why = f": {printable(event['reason'])}" if event["reason"] else ""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from agentguard.lineage_show import Line
+    from agentguard.reading.lineage_show import Line
 
 _STYLES: Final = {"good": "green", "bad": "red", "warn": "yellow", "dim": "dim", "name": "bold"}
 #: A pipe has no width: tables keep their lines whole, so that `grep` finds what a reader would.
@@ -54,7 +54,7 @@ def count(number: int, what: str) -> str:
 
 
 def print_lines(out: Console, lines: Iterable[Line]) -> None:
-    """Lines of (text, role), as `agentguard.lineage_show` makes them."""
+    """Lines of (text, role), as `agentguard.reading.lineage_show` makes them."""
     from rich.text import Text
 
     for line in lines:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agentguard.cli.discovery import Found
-    from agentguard.integrity import Lock, Tool
+    from agentguard.tools.integrity import Lock, Tool
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,9 +52,9 @@ def lock(
     from agentguard.cli.discovery import discover
     from agentguard.environment import Clock
     from agentguard.home import Home
-    from agentguard.integrity import LOCK_FILE, Lock
     from agentguard.ledger import Ledger
     from agentguard.log.layout import replace_file
+    from agentguard.tools.integrity import LOCK_FILE, Lock
 
     found = discover(sources)
     where = _home(home, found)
@@ -130,7 +130,7 @@ def verify(sources: SourcesArgument, home: HomeOption = DEFAULT_HOME, as_json: J
     Example: `agentguard tools verify example.py`
     """
     from agentguard.cli.discovery import discover
-    from agentguard.integrity import LOCK_FILE, Lock
+    from agentguard.tools.integrity import LOCK_FILE, Lock
 
     found = discover(sources)
     path = _home(home, found) / LOCK_FILE

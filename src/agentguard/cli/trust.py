@@ -13,7 +13,7 @@ from agentguard.keys import KeyRing, LocalKey, PublicKey
 
 if TYPE_CHECKING:
     from agentguard.home import Trust
-    from agentguard.policy import Policy
+    from agentguard.policy.model import Policy
 
 
 def ring_of(home: Path) -> KeyRing:
@@ -23,8 +23,8 @@ def ring_of(home: Path) -> KeyRing:
 
 def trust_of(home: Path, file: Path | None = None) -> Trust:
     """The anchors of a home: its own issuer, and those of its trust file, or of `file` instead. Raises InvalidInput."""
+    from agentguard.artifacts.link import Anchor
     from agentguard.home import Trust
-    from agentguard.link import Anchor
 
     issuer = ring_of(home).issuer().public
     if file is not None and not file.exists():
@@ -46,7 +46,7 @@ def foreign_trust(file: Path) -> Trust:
     from agentguard.home import Trust
 
     nobody = LocalKey.generate().public  # a throw-away anchor under which nothing was ever signed
-    from agentguard.link import Anchor
+    from agentguard.artifacts.link import Anchor
 
     if not file.exists():
         raise InvalidInput("cannot be read: no such file", place=str(file))

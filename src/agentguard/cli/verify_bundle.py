@@ -16,7 +16,7 @@ from agentguard.errors import InvalidInput
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentguard.evidence_bundle_check import Report
+    from agentguard.evidence_bundle.check import Report
     from agentguard.log.identity import LogKeys
 
 _MAX_KEY = 4096
@@ -45,8 +45,8 @@ def verify_bundle(
 
     Example: `agentguard verify-bundle call.bundle --trust log.key`
     """
-    from agentguard.evidence_bundle import MAX_BUNDLE
-    from agentguard.evidence_bundle_check import check_bundle
+    from agentguard.evidence_bundle.check import check_bundle
+    from agentguard.evidence_bundle.contents import MAX_BUNDLE
 
     data, keys = read_bytes(file, MAX_BUNDLE), log_keys(home, None) if trust is None else _trusted(trust)
     try:
@@ -92,7 +92,7 @@ def _document(report: Report) -> dict[str, Any]:
 
 
 def _show(out: Console, report: Report) -> None:
-    from agentguard.lineage_show import printable, when
+    from agentguard.reading.lineage_show import printable, when
 
     for check in report.checks:
         say(

@@ -10,7 +10,7 @@ import msgspec
 
 from agentguard.log import iter_runs, read_shards
 from agentguard.log.layout import segments, shard_directory
-from agentguard.queries import Filter
+from agentguard.reading.queries import Filter
 
 #: Told how many bytes of the log were read, and how many there are.
 Progress = Callable[[int, int], None]

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from agentguard.decision import Code
 from agentguard.exports.calls import Call, Progress, calls
-from agentguard.index_rows import time_of
-from agentguard.merkle import leaf_hash
-from agentguard.queries import Filter
+from agentguard.log.merkle import leaf_hash
+from agentguard.reading.index_rows import time_of
+from agentguard.reading.queries import Filter
 
 SCHEMA: Final = "1.8.0"
 _MILLISECOND: Final = 1_000_000

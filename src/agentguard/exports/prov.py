@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from agentguard.lineage import Lineage
-from agentguard.lineage_nodes import Delegation, Execution
+from agentguard.reading.lineage import Lineage
+from agentguard.reading.lineage_nodes import Delegation, Execution
 
 _NAMESPACE: Final = "urn:agentguard:prov:"
 _PREFIX: Final = "ag"

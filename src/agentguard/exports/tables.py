@@ -17,9 +17,9 @@ from typing import Any, Final, TextIO
 
 from agentguard.errors import InvalidInput
 from agentguard.exports.calls import Entry
-from agentguard.index_rows import time_of
-from agentguard.lineage_show import printable
 from agentguard.log.thin import leaf_of
+from agentguard.reading.index_rows import time_of
+from agentguard.reading.lineage_show import printable
 
 #: The columns and what they hold.
 COLUMNS: Final[Mapping[str, type]] = {

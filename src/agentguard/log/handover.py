@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentguard.canonical import parse
-from agentguard.checkpoint import Checkpoint, NoteSigner, open_checkpoint, parse_note, to_base64
 from agentguard.errors import InvalidInput
 from agentguard.evidence import NoteRecord, encode
 from agentguard.keys import PublicKey, Signer
+from agentguard.log.checkpoint import Checkpoint, NoteSigner, open_checkpoint, parse_note, to_base64
 from agentguard.log.identity import LogKeys
 
 TYPE: Final = "key"

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agentguard.checkpoint import Checkpoint, open_checkpoint_by
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.log.checkpoint import Checkpoint, open_checkpoint_by
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import head_path, is_shard_id, names_in, read_small, replace_file
 from agentguard.log.manifest import keys_of

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 
 from agentguard.canonical import b64url_decode
-from agentguard.checkpoint import parse_verifier_key, verifier_key
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.log.checkpoint import parse_verifier_key, verifier_key
 
 _NAME = re.compile(r"(agentguard/[0-9a-f]{16})(?:/[0-9a-f]{16})?")
 

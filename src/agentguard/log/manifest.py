@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agentguard.checkpoint import NoteSigner, open_note, parse_note, to_base64
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey, Signer
+from agentguard.log.checkpoint import NoteSigner, open_note, parse_note, to_base64
 from agentguard.log.identity import LogKeys, is_log_name
 from agentguard.log.layout import log_directory, read_small, replace_file
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from agentguard.checkpoint import Checkpoint, open_checkpoint_by, parse_checkpoint, parse_note, split_notes
-from agentguard.cosignature import WitnessKey
 from agentguard.errors import InvalidInput
+from agentguard.log.checkpoint import Checkpoint, open_checkpoint_by, parse_checkpoint, parse_note, split_notes
+from agentguard.log.cosignature import WitnessKey
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import is_shard_id
 from agentguard.log.witnessed import cosigned_path, read_cosigned, read_submitted, submitted_path

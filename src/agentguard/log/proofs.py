@@ -18,20 +18,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias, TypeVar
 
-from agentguard.checkpoint import Checkpoint, Note, open_checkpoint_by, parse_checkpoint, parse_note
-from agentguard.cosignature import WitnessKey, cosigned_at
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.log.checkpoint import Checkpoint, Note, open_checkpoint_by, parse_checkpoint, parse_note
+from agentguard.log.cosignature import WitnessKey, cosigned_at
 from agentguard.log.heads import Head, read_head
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import hold_lock, is_shard_id, make_directory
 from agentguard.log.manifest import keys_of
+from agentguard.log.merkle import consistency_proof, inclusion_proof
 from agentguard.log.reader import iter_records
 from agentguard.log.thin import Removed, leaf_of
 from agentguard.log.tiles import Tiles
+from agentguard.log.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
 from agentguard.log.witnessed import cosigned_notes
-from agentguard.merkle import consistency_proof, inclusion_proof
-from agentguard.tlog_proof import Growth, TlogProof, parse_growth, parse_tlog_proof
 
 #: Told how many records have been read, now and then, while the cache is made.
 Progress: TypeAlias = Callable[[int], None]

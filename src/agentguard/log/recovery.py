@@ -16,9 +16,9 @@ from agentguard.log.heads import Head, open_head, read_head
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import head_path, segments, shard_directory
 from agentguard.log.manifest import keys_of
+from agentguard.log.merkle import EMPTY_ROOT, Frontier, fold
 from agentguard.log.scan import SegmentHead, check_segment_head, opened, read_segment_head, scan
 from agentguard.log.thin import whole_length
-from agentguard.merkle import EMPTY_ROOT, Frontier, fold
 
 _INQUIRE = "keep a copy of the home for inquiry; `agentguard log verify` lists what is missing"
 

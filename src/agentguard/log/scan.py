@@ -19,7 +19,7 @@ from zlib import crc32
 
 from agentguard.log import frames
 from agentguard.log.frames import CHECKPOINT, COMMIT, END, FINAL, HEAD, MAGIC, MAX_PAYLOAD, RECORD, SEGMENT, TAIL, VERSION, Damage, Frame
-from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
+from agentguard.log.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
 
 _SEGMENT_HEAD: Final = Struct(">8sQ")
 _CHUNK: Final = 1 << 17  # what is made of a chunk stays in the processor's cache

@@ -17,10 +17,10 @@ from pathlib import Path
 from threading import get_ident
 from typing import Final
 
-from agentguard.checkpoint import NoteSigner
 from agentguard.errors import EvidenceUnavailable, InvalidInput, LogBusy
 from agentguard.keys import Signer
 from agentguard.log import heads
+from agentguard.log.checkpoint import NoteSigner
 from agentguard.log.frames import CHECKPOINT, FINAL, MAX_PAYLOAD, encode, encode_append
 from agentguard.log.group import LONGEST_QUEUE, PATIENCE, Done, Forsaken, Group, GroupCommit
 from agentguard.log.layout import (
@@ -36,9 +36,9 @@ from agentguard.log.layout import (
     sync_directory,
     write_all,
 )
+from agentguard.log.merkle import Frontier, leaf_hash, next_seal
 from agentguard.log.recovery import Recovered
 from agentguard.log.scan import encode_segment_head
-from agentguard.merkle import Frontier, leaf_hash, next_seal
 
 MAX_RECORD: Final = MAX_PAYLOAD
 #: In `process` durability a signed checkpoint follows a record within 100 ms; the thread wakes a little earlier.

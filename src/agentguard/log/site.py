@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentguard.checkpoint import Checkpoint, open_checkpoint_by, parse_checkpoint, parse_note
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.log.checkpoint import Checkpoint, open_checkpoint_by, parse_checkpoint, parse_note
 from agentguard.log.heads import read_head
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import hold_lock, is_shard_id, names_in
 from agentguard.log.manifest import keys_of, manifest_path, read_manifest
+from agentguard.log.merkle import Frontier, leaf_hash, root_of
 from agentguard.log.proofs import newest_note
 from agentguard.log.reader import iter_records
 from agentguard.log.tiles import ENTRIES, WIDTH, Tiles, tile_path, width_of
-from agentguard.merkle import Frontier, leaf_hash, root_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 
 from agentguard.log.frames import CHECKPOINT, COMMIT, LEAF, OVERHEAD, RECORD, SEGMENT, THINNED, Damage, encode, read_frames
 from agentguard.log.layout import replace_file, thinned_path
+from agentguard.log.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
 from agentguard.log.scan import Run, frame_at, opened, scan
-from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash, next_seal
 
 _END: Final = Struct(">Q32s")
 _BEFORE, _AFTER = b'{"leaf":"', b'","type":"removed"}'

@@ -20,11 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from agentguard.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from agentguard.errors import InvalidInput
+from agentguard.log.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from agentguard.log.layout import names_in, read_small, replace_file, sync_directory
+from agentguard.log.merkle import HASH_SIZE, Frontier, leaf_hash, next_level, peaks_between, root_of
 from agentguard.log.thin import Removed, leaf_of
-from agentguard.merkle import HASH_SIZE, Frontier, leaf_hash, next_level, peaks_between, root_of
 
 WIDTH: Final = 256
 _BITS: Final = 8

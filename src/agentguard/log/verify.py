@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agentguard.cosignature import WitnessKey
 from agentguard.errors import InvalidInput
 from agentguard.keys import PublicKey
+from agentguard.log.cosignature import WitnessKey
 from agentguard.log.frames import Damage
 from agentguard.log.handover import Succession, read_handover
 from agentguard.log.heads import Head, open_head, read_head, remembered
@@ -44,12 +44,12 @@ from agentguard.log.layout import (
 )
 from agentguard.log.manifest import Manifest, claimed_keys, manifest_path, read_manifest
 from agentguard.log.memory import Memory
+from agentguard.log.merkle import EMPTY_ROOT, Frontier
 from agentguard.log.reader import iter_entries
 from agentguard.log.records import Audit, Place
 from agentguard.log.removals import Removals
 from agentguard.log.scan import Run, check_segment_head, opened, read_segment_head
 from agentguard.log.thin import is_thinned, read_runs, whole_length
-from agentguard.merkle import EMPTY_ROOT, Frontier
 
 Severity = Literal["error", "warning"]
 #: Told how many bytes were read, and of how many.

@@ -3,7 +3,7 @@
     HOME/witnessed/<shard>/submitted    the last checkpoint that was shown to a witness, written before it was shown
     HOME/witnessed/<shard>/<key id>     the last checkpoint that the witness with this key cosigned, with its cosignature
 
-None of it has to be believed: cosignatures prove themselves. If it is lost, the witness is asked again (witness_client.py).
+None of it has to be believed: cosignatures prove themselves. If it is lost, the witness is asked again (log/witness_client.py).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentguard.checkpoint import Checkpoint, open_checkpoint_by, parse_note
-from agentguard.cosignature import WitnessKey, cosigned_at
 from agentguard.errors import InvalidInput
+from agentguard.log.checkpoint import Checkpoint, open_checkpoint_by, parse_note
+from agentguard.log.cosignature import WitnessKey, cosigned_at
 from agentguard.log.identity import LogKeys
 from agentguard.log.layout import make_directory, names_in, read_small, replace_file
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentguard.witness import MAX_REQUEST, Answer, Witness
+from agentguard.log.witness import MAX_REQUEST, Answer, Witness
 
 #: How long somebody may take to send a request, in seconds.
 _PATIENCE: Final = 10.0

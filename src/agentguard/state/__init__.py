@@ -1,0 +1,1 @@
+"""The state store: one atomic `admit`, and the revocations (DESIGN §9)."""
