@@ -64,6 +64,11 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_reload.py",
     ),
     "constraints.narrowing": (*_RULES, "tests/vectors/test_vectors.py"),
-    "artifacts.chain": (*_CHAIN, "tests/unit/test_guard_codes.py", "tests/vectors/test_vectors.py", "tests/attacks/test_guard_authority.py"),
+    "artifacts.chain": (
+        *_CHAIN,
+        "tests/unit/test_guard_codes.py",
+        "tests/vectors/test_vectors.py",
+        "tests/attacks/test_guard_authority.py",
+    ),
     "constraints.rules": (*_RULES, "tests/unit/test_policy.py"),
 }
