@@ -51,11 +51,15 @@ def account(
         charges += [Charge(key, _UNLIMITED, APPROVAL) for key in (watch.approved if watch is not None else ())]
     if call.proof is not None:  # good for one call: its `jti`, read from a token that stage 9 verified
         charges.append(Charge(f"proof/{chain.leaf.hash}/{proof_id(call.proof)}", 1, PROOF))
-    needs, earned = (watch.needs, watch.earned) if watch is not None else ((), ())
+    # What went before must still be so when the call is admitted. A sequence that is only recorded stops nothing there either.
+    asked = standing.shared if standing is not None and policy.shadows(call.agent, call.tool, now) else watch
+    needs, earned = asked.needs if asked is not None else (), watch.earned if watch is not None else ()
     return Account(chain.task_id, call.agent, tuple(charges), chain.root.exp, needs, earned, tuple(meters))
 
 
 def fixed(call: ToolCall, policy: Policy) -> bool:
     """Whether every call of this agent to this tool is charged to the same account, so that it is made once a task."""
     standing = policy.standing(call.agent, call.tool)
-    return call.proof is None and (standing is None or standing.fixed)
+    if call.proof is not None or standing is None:
+        return call.proof is None
+    return standing.fixed and (standing.watch is None or not policy.may_shadow(call.agent))

@@ -16,12 +16,14 @@ from agentguard.artifacts.chain import Limits
 from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
+from agentguard.charging import fixed
 from agentguard.cli.examination import _unsafe_rules
 from agentguard.decide import Answer, Binding, Facts, Grant, Usage, decide
 from agentguard.decision import Decision
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.testing import records
 from support.artifacts import NOW, mint, profile, verified
 
 END = "2027-01-15T08:00:00Z"  # NOW
@@ -168,6 +170,62 @@ def test_budgets_hold_and_the_record_says_what_was_not_enforced(home: Path) -> N
         ("deny", "tool_not_allowed", False),
         ("deny", "budget_exhausted", True),
     ]
+
+
+SEQUENCES = """
+agentguard: 1
+name: trial
+agents:
+  a:
+    tools: {look: {}, pay: {}, send: {}, once: {}}
+    unsafe_shadow: {until: "2999-01-01", tools: [pay, send, once]}
+    sequence:
+      - {tool: look, before: pay}
+      - {tool: look, before: look}
+      - {tool: send, never_after: look}
+      - {tool: once, at_most: 1}
+    budgets: [{tool: pay, calls: 2, per: task}]
+sequence: [{tool: once, never_after: pay}]
+"""
+
+
+def test_an_agents_own_sequences_under_its_shadow_are_recorded_and_not_enforced_at_admission_either(home: Path) -> None:
+    """Admission asks again what the sequences need, and once refused what the decision had let through."""
+    with Guard.open(SEQUENCES, home=home, durability="process") as guard, guard.task("a", initiator="user:x"):
+
+        def said(tool: str) -> str:
+            try:
+                guard.check(ToolCall("a", tool, {})).run(lambda: None)
+            except Denied as error:
+                return error.decision.code or ""
+            last = records(guard, "decision")[-1]
+            return f"runs, {last['code']}" if not last["enforced"] else "runs"
+
+        assert said("look") == "sequence_violation"  # the shadow names other tools
+        assert said("pay") == "runs, sequence_violation"
+        assert said("pay") == "runs, sequence_violation"
+        assert said("pay") == "budget_exhausted"  # what is only recorded counts, and a budget is no trial
+        assert said("once") == "sequence_violation"  # the rule of the whole policy is nobody's own
+
+
+def test_what_is_charged_follows_the_end_of_a_shadow(home: Path) -> None:
+    """One task, one tool: before the end its sequence is recorded, from the end on enforced, whatever was remembered of the task."""
+    text = SEQUENCES.replace("2999-01-01", END)
+    with Guard.open(text, home=home, durability="process") as guard:
+        clock, now = guard._enforcement.clock, (NOW - 2) * 10**9
+        clock._wall, clock._elapsed, clock._base = (lambda: now), (lambda: 0), 0
+        with guard.task("a", initiator="user:x"):
+            guard.check(ToolCall("a", "pay", {})).release()
+            now += 3 * 10**9
+            with pytest.raises(Denied) as caught:
+                guard.check(ToolCall("a", "pay", {}))
+    assert caught.value.decision.code == "sequence_violation"
+    assert caught.value.decision.enforced
+
+
+def test_what_a_shadow_leaves_out_is_not_remembered_with_a_task() -> None:
+    assert not fixed(ToolCall("a", "pay", {}), load(SEQUENCES))
+    assert fixed(ToolCall("a", "pay", {}), load(SEQUENCES.replace('unsafe_shadow: {until: "2999-01-01", tools: [pay, send, once]}', "")))
 
 
 def test_it_is_said_aloud_and_nothing_is_proven() -> None:

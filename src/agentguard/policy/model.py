@@ -208,6 +208,11 @@ class Policy:
         shadow = rules.shadow if rules is not None and (tool in self._checks[agent] or self.lifts(agent, tool, now)) else None
         return shadow is not None and now < shadow.until and (shadow.tools is None or tool in shadow.tools)
 
+    def may_shadow(self, agent: str) -> bool:
+        """Whether there is a time at which refusals by an agent's own rules are only recorded."""
+        rules = self.agents.get(agent)
+        return rules is not None and rules.shadow is not None
+
     def lifts(self, agent: str, tool: str, now: int) -> bool:
         """Whether a tool that `agent` has is forbidden, and all that forbids it is only recorded at `now` (seconds since 1970)."""
         rule = self.agents[agent].tools.get(tool) if agent in self.agents else None
