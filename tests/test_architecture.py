@@ -34,7 +34,7 @@ def test_no_environment_variable_is_read(path: Path) -> None:
 
 
 PURE = (
-    *("decide", "charging"),
+    *("decide", "charging", "premises"),
     *(f"artifacts/{name}" for name in ("chain", "link", "jws", "profile", "proof", "steps", "revocation", "revocation_list")),
     *(f"constraints/{name}" for name in ("addresses", "matchers", "narrowing", "rules", "tokens", "values", "vocabulary")),
     *(f"policy/{name}" for name in ("approval", "budgets", "forbid", "model", "sequences", "standing")),

@@ -16,10 +16,10 @@ import msgspec
 
 from agentguard.artifacts.jws import Token, read_header, sign
 from agentguard.canonical import Frozen, as_mapping, freeze, jcs, parse
-from agentguard.decide import Answer
 from agentguard.errors import InvalidInput
 from agentguard.evidence import commit
 from agentguard.keys import PublicKey, Signer
+from agentguard.premises import Answer
 
 REQUEST_TYPE: Final = "agentguard-request+jwt"
 ANSWER_TYPE: Final = "agentguard-approval+jwt"

@@ -16,13 +16,13 @@ from agentguard.artifacts.chain import VerifiedChain
 from agentguard.call import ToolCall
 from agentguard.canonical import jcs
 from agentguard.context import current_execution
-from agentguard.decide import Answer, Binding, Grant, Usage
 from agentguard.decision import Decision
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import AgentguardError
 from agentguard.home import Home
 from agentguard.policy.approval import ApprovalRule
 from agentguard.policy.model import Policy
+from agentguard.premises import Answer, Binding, Grant, Usage
 
 
 class Heard(NamedTuple):

@@ -13,10 +13,10 @@ from agentguard.artifacts.making import Initiator, Profile, Uses
 from agentguard.canonical import Frozen
 from agentguard.constraints.rules import parse_rule
 from agentguard.constraints.tokens import ToolMap
-from agentguard.decide import NO_GRANT, Grant
 from agentguard.home import Home, Trust
 from agentguard.keys import Signer
 from agentguard.policy.model import Policy
+from agentguard.premises import NO_GRANT, Grant
 
 if TYPE_CHECKING:
     from agentguard.task import Memo, Task

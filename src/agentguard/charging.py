@@ -10,9 +10,9 @@ from agentguard.artifacts.chain import VerifiedChain
 from agentguard.artifacts.proof import proof_id
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
-from agentguard.decide import Facts, Usage
 from agentguard.decision import Code, Reason
 from agentguard.policy.model import Policy
+from agentguard.premises import Facts, Usage
 
 #: The counters that make a proof good for one call only, and an approval.
 PROOF: Final = "proof of possession"

@@ -12,13 +12,13 @@ import msgspec
 
 from agentguard.approvals import Request, Verdict, judge, make_answer, weigh
 from agentguard.artifacts.revocation import parse_target
-from agentguard.decide import Answer
 from agentguard.errors import InvalidInput, StateUnavailable
 from agentguard.home import Home
 from agentguard.keys import Signer
 from agentguard.log import iter_records, read_shards
 from agentguard.log.layout import shard_directory, try_lock
 from agentguard.notice import say
+from agentguard.premises import Answer
 
 if TYPE_CHECKING:
     from agentguard.ledger import Ledger

@@ -22,17 +22,7 @@ from agentguard.call import ToolCall
 from agentguard.canonical import Frozen
 from agentguard.charging import APPROVAL, PROOF, account, fixed
 from agentguard.context import current_task
-from agentguard.decide import (
-    NO_GRANT,
-    NO_USAGE,
-    Binding,
-    Facts,
-    Grant,
-    Usage,
-    decide,
-    proof_wanted,
-    refuse,
-)
+from agentguard.decide import decide, proof_wanted, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import AgentguardError, EvidenceUnavailable, InvalidInput, StateUnavailable
@@ -40,6 +30,7 @@ from agentguard.home import Home
 from agentguard.notice import say
 from agentguard.permit import LIFETIME_NS, Permit
 from agentguard.policy.model import Policy
+from agentguard.premises import NO_GRANT, NO_USAGE, Binding, Facts, Grant, Usage
 from agentguard.recording import Pending, Recording, executed
 from agentguard.snapshot import InForce, Orders, Snapshot
 from agentguard.state.store import Account, Admitted, Exhausted, Replayed, Reservation, Superseded

@@ -12,11 +12,11 @@ from agentguard import evidence
 from agentguard.artifacts.chain import VerifiedChain
 from agentguard.call import ToolCall
 from agentguard.canonical import jcs
-from agentguard.decide import NO_USAGE, Binding, Usage
 from agentguard.decision import Decision, Verdict
 from agentguard.environment import Clock, version
 from agentguard.errors import OutputRefused
 from agentguard.home import Home
+from agentguard.premises import NO_USAGE, Binding, Usage
 from agentguard.tools.integrity import commitment_bytes, type_name
 
 #: A longer output is committed to, and not kept: nobody can show it later, nor does it fill the disk.

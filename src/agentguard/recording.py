@@ -14,7 +14,7 @@ from msgspec import structs
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
 from agentguard.context import current_execution
-from agentguard.decide import NO_GRANT, NO_USAGE, Binding, Grant, Usage, refuse
+from agentguard.decide import refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.environment import Clock
 from agentguard.errors import EvidenceUnavailable, LogBusy, StateUnavailable
@@ -25,6 +25,7 @@ from agentguard.notice import say
 from agentguard.plain import plain
 from agentguard.policy.budgets import metered
 from agentguard.policy.model import Policy
+from agentguard.premises import NO_GRANT, NO_USAGE, Binding, Grant, Usage
 from agentguard.state.reconcile import NEVER_RAN, PAUSED
 from agentguard.tools.integrity import Lock, Tool
 

@@ -22,12 +22,12 @@ from agentguard.authority import Authority
 from agentguard.bundle import MAX_BUNDLE, Bundle, is_bundle, read_bundle
 from agentguard.bundle_home import detail_of, succeeds, take_over
 from agentguard.canonical import Frozen
-from agentguard.decide import Facts, Terms
 from agentguard.environment import measure
 from agentguard.errors import InvalidInput
 from agentguard.home import Home, Trust
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import Facts, Terms
 from agentguard.recording import Recording, Stamp
 from agentguard.tools.integrity import LOCK_FILE, Lock
 

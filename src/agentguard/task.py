@@ -15,9 +15,9 @@ from agentguard.spans import parse_span
 
 if TYPE_CHECKING:
     from agentguard.artifacts.chain import VerifiedChain
-    from agentguard.decide import Grant
     from agentguard.home import Home
     from agentguard.keys import Signer
+    from agentguard.premises import Grant
     from agentguard.recording import Forms
     from agentguard.state.store import Account
 

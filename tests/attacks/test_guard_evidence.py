@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agentguard import Denied, Guard, OutcomeUnrecorded, ToolCall
-from agentguard.decide import Binding
 from agentguard.notice import say
+from agentguard.premises import Binding
 from agentguard.tools.integrity import register
 from support.guarded import POLICY, call, denied, leaves, records
 

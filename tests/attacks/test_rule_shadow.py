@@ -18,11 +18,12 @@ from agentguard.call import ToolCall
 from agentguard.canonical import freeze
 from agentguard.charging import fixed
 from agentguard.cli.examination import _unsafe_rules
-from agentguard.decide import Answer, Binding, Facts, Grant, Usage, decide
+from agentguard.decide import decide
 from agentguard.decision import Decision
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import Answer, Binding, Facts, Grant, Usage
 from agentguard.testing import records
 from support.artifacts import NOW, mint, profile, verified
 

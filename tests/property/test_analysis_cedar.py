@@ -20,9 +20,10 @@ from agentguard.call import ToolCall
 from agentguard.canonical import freeze, jcs, thaw
 from agentguard.constraints.matchers import Glob, Path, Regex
 from agentguard.constraints.vocabulary import Constraint
-from agentguard.decide import Binding, Facts, decide_policy_only
+from agentguard.decide import decide_policy_only
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import Binding, Facts
 from support.rules import AGENTS, NAMES, TOOLS, VALUES, Json, entries, rules, words
 
 cedarpy = pytest.importorskip("cedarpy", reason="cedarpy belongs to the dev extra")

@@ -21,9 +21,10 @@ from agentguard.canonical import freeze, jcs
 from agentguard.constraints.rules import parse_rule
 from agentguard.constraints.tokens import Constraint
 from agentguard.constraints.values import admissible
-from agentguard.decide import Binding, Facts, decide_policy_only
+from agentguard.decide import decide_policy_only
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import Binding, Facts
 from support.rules import TOOLS, VALUES, Json, entries, rules
 
 FROZEN = list(map(freeze, VALUES))

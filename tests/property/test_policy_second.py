@@ -25,7 +25,6 @@ from agentguard.artifacts.chain import Limits
 from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
-from agentguard.decide import Answer, Facts, Grant
 from agentguard.decision import Code, Reason, Stage
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
@@ -37,6 +36,7 @@ from agentguard.policy.hours import Hours
 from agentguard.policy.model import Policy, ToolRule
 from agentguard.policy.sequences import Watch
 from agentguard.policy.standing import Standing
+from agentguard.premises import Answer, Binding, Facts, Grant
 from second.standing import Call, judge
 from second.standing_strategies import RESTRICTING, TOOLS, crowded, trials, worlds
 from second.written_out import Document
@@ -78,7 +78,7 @@ def by_decide(policy: Policy, history: list[Call], call: Call, answer: bool | No
     heard = Answer("r-1", answer, ("user:carol",)) if answer is not None else None
     usage, facts = past.usage(call.agent, call.tool, heard), Facts({}, Revocations(), Limits())
     asked = ToolCall(call.agent, call.tool, bound)
-    decision = decide.decide(asked, decide.Binding(asked.arguments), grant, policy, facts, call.time, usage)
+    decision = decide.decide(asked, Binding(asked.arguments), grant, policy, facts, call.time, usage)
     full = past.add(call.agent, call.tool, bound, call.time) if decision.runs else None
     if full is not None:
         return said(full), full

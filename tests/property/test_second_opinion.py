@@ -35,12 +35,13 @@ from agentguard.constraints.matchers import Glob, Regex
 from agentguard.constraints.matchers import Path as PathRule
 from agentguard.constraints.tokens import ToolMap
 from agentguard.constraints.vocabulary import Contains, Exact, NotOneOf, OneOf, Range, Subset
-from agentguard.decide import Binding, decide
+from agentguard.decide import decide
 from agentguard.decision import Decision, Stage
 from agentguard.errors import InvalidInput
 from agentguard.policy import load
 from agentguard.policy.forbid import ForbidIndex
 from agentguard.policy.model import Policy
+from agentguard.premises import Binding
 from second import universe
 from second.outcome import CODES
 from second.strategies import Case, cases, seeded_case

@@ -10,11 +10,11 @@ import pytest
 
 from agentguard import ApprovalRequired, Guard, ToolCall, control
 from agentguard.approvals import Request, Verdict
-from agentguard.decide import Answer
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.home import Home
 from agentguard.keys import Signer
 from agentguard.ledger import Ledger
+from agentguard.premises import Answer
 
 POLICY = """
 agentguard: 1

@@ -20,13 +20,14 @@ from agentguard import Denied, Guard, ToolCall
 from agentguard.artifacts.chain import Anchor, ChainError, Limits, TrustAnchors, VerifiedChain, verify_structure
 from agentguard.artifacts.revocation import Action, Event, Kind, Revocations
 from agentguard.canonical import b64url_decode, freeze, jcs, parse
-from agentguard.decide import NO_GRANT, Binding, Facts, Grant, decide
+from agentguard.decide import decide
 from agentguard.decision import Decision
 from agentguard.environment import NANOSECOND, Clock
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey, PublicKey
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import NO_GRANT, Binding, Facts, Grant
 from agentguard.task import Task
 from agentguard.tools.integrity import register
 from second import corpus, mint, universe

@@ -12,8 +12,9 @@ from agentguard.analysis.near import example
 from agentguard.artifacts.chain import DEFAULT_LIMITS
 from agentguard.artifacts.revocation import Revocations
 from agentguard.canonical import freeze
-from agentguard.decide import Binding, Facts, decide_policy_only
+from agentguard.decide import decide_policy_only
 from agentguard.policy import load
+from agentguard.premises import Binding, Facts
 
 cedarpy = pytest.importorskip("cedarpy", reason="cedarpy belongs to the dev extra")
 

@@ -30,9 +30,9 @@ from agentguard.approvals import (
 )
 from agentguard.artifacts.jws import sign
 from agentguard.canonical import freeze
-from agentguard.decide import Answer
 from agentguard.errors import InvalidInput
 from agentguard.keys import LocalKey
+from agentguard.premises import Answer
 
 GUARD, CAROL, DAN, ALICE, CLERK, EVE = (LocalKey.generate() for _ in range(6))
 TRUST = {

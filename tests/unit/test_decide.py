@@ -12,9 +12,10 @@ from agentguard.artifacts.revocation_list import RevocationList
 from agentguard.call import ToolCall
 from agentguard.canonical import freeze
 from agentguard.constraints.tokens import parse_tool_map
-from agentguard.decide import NO_GRANT, Answer, Binding, Facts, Grant, Terms, Usage, decide, decide_policy_only, standing
+from agentguard.decide import decide, decide_policy_only, standing
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy import load
+from agentguard.premises import NO_GRANT, Answer, Binding, Facts, Grant, Terms, Usage
 from support.artifacts import NOW, chain_of, extend, mint, profile, verified
 
 POLICY = load("""

@@ -308,7 +308,8 @@ def test_the_newest_version_is_remembered_by_state_and_log(home: Path) -> None:
 
 def test_the_decision_alone_says_whether_a_bundle_is_good(guard: Guard) -> None:
     """No wall clock: the same facts and the same `now` give the same answer."""
-    from agentguard.decide import Binding, Terms, decide
+    from agentguard.decide import decide
+    from agentguard.premises import Binding, Terms
 
     with guard.task("triage", initiator="user:alice") as task:
         snapshot = guard._enforcement.in_force.fresh()

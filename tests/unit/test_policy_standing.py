@@ -14,11 +14,12 @@ import pytest
 from agentguard import Denied, Guard, ToolCall
 from agentguard.call import ToolCall as Call
 from agentguard.canonical import freeze
-from agentguard.decide import Answer, Binding, Facts, Usage, decide_policy_only
+from agentguard.decide import decide_policy_only
 from agentguard.environment import Clock
 from agentguard.errors import ApprovalRequired
 from agentguard.policy import load
 from agentguard.policy.model import Policy
+from agentguard.premises import Answer, Binding, Facts, Usage
 
 FINANCE = """
 agentguard: 1

@@ -18,11 +18,12 @@ from agentguard.artifacts.chain import DEFAULT_LIMITS
 from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, thaw
-from agentguard.decide import Answer, Binding, Facts, Usage, decide_policy_only
+from agentguard.decide import decide_policy_only
 from agentguard.decision import Verdict
 from agentguard.policy.model import Policy
 from agentguard.policy.sequences import SequenceRule
 from agentguard.policy.standing import Standing
+from agentguard.premises import Answer, Binding, Facts, Usage
 
 #: Where time begins for such calls: Monday 2026-01-05 in UTC. A decision needs some time, and an analysis has no clock.
 SOME_TIME: Final = 1_767_571_200

@@ -20,7 +20,7 @@ from agentguard.artifacts.chain import DEFAULT_LIMITS
 from agentguard.artifacts.revocation import Revocations
 from agentguard.call import ToolCall
 from agentguard.canonical import Frozen, thaw
-from agentguard.decide import Binding, Facts, Usage, decide_policy_only, refuse
+from agentguard.decide import decide_policy_only, refuse
 from agentguard.decision import Code, Decision, Reason, Stage, Verdict
 from agentguard.policy.approval import ApprovalRule
 from agentguard.policy.budgets import Budget, show_millionths
@@ -28,6 +28,7 @@ from agentguard.policy.forbid import Forbid
 from agentguard.policy.model import Policy, ToolRule
 from agentguard.policy.sequences import SequenceRule
 from agentguard.policy.standing import Standing
+from agentguard.premises import Binding, Facts, Usage
 from agentguard.spans import show_span
 
 _NOTHING: Mapping[str, Frozen] = MappingProxyType({})

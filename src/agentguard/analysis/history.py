@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from agentguard.admission import SHARED, Charge
 from agentguard.canonical import Frozen
-from agentguard.decide import Answer, Usage
 from agentguard.decision import Code, Reason
 from agentguard.policy.model import Policy
+from agentguard.premises import Answer, Usage
 from agentguard.state.owned import take
 
 

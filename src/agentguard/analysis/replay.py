@@ -16,9 +16,10 @@ from typing import Final
 from agentguard.analysis.history import Counters, History
 from agentguard.analysis.trace import Called
 from agentguard.call import ToolCall
-from agentguard.decide import Answer, Binding, decide_rules
+from agentguard.decide import decide_rules
 from agentguard.decision import Reason, Verdict
 from agentguard.policy.model import Policy
+from agentguard.premises import Answer, Binding
 
 #: Windows are counted from here where no time is known.
 SOME_TIME: Final = 1_767_225_600

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agentguard.approvals import Request, Verdict
-    from agentguard.decide import Answer
     from agentguard.home import Home
     from agentguard.keys import Signer
+    from agentguard.premises import Answer
 
 AsOption = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Who answers, by the name that the policy has; with --key it may be left out.")

@@ -121,8 +121,9 @@ def _by_policy(call: ToolCall, policy: Policy, facts: Mapping[str, Any], home: P
     from agentguard.artifacts.chain import DEFAULT_LIMITS
     from agentguard.artifacts.revocation import Revocations
     from agentguard.cli.discovery import find_tools
-    from agentguard.decide import Binding, Facts, decide_policy_only
+    from agentguard.decide import decide_policy_only
     from agentguard.environment import measure
+    from agentguard.premises import Binding, Facts
     from agentguard.tools.integrity import LOCK_FILE, Lock
 
     lock = Lock.load(home / LOCK_FILE)

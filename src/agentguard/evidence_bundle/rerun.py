@@ -16,13 +16,14 @@ from agentguard.artifacts.chain import Anchor, ChainError, Limits, TrustAnchors,
 from agentguard.artifacts.revocation import Action, Event, Revocations, parse_target
 from agentguard.call import ToolCall
 from agentguard.canonical import as_mapping, freeze, parse
-from agentguard.decide import NO_GRANT, NO_USAGE, Answer, Binding, Facts, Grant, Terms, Usage, decide
+from agentguard.decide import decide
 from agentguard.decision import Code, Decision, Stage, Verdict
 from agentguard.environment import NANOSECOND
 from agentguard.errors import InvalidInput
 from agentguard.evidence import stage_results
 from agentguard.keys import PublicKey
 from agentguard.policy.model import Policy
+from agentguard.premises import NO_GRANT, NO_USAGE, Answer, Binding, Facts, Grant, Terms, Usage
 from agentguard.tools.lock import Lock
 
 Status = Literal["reproduced", "differs", "inputs not disclosed"]
