@@ -30,7 +30,8 @@ _ALLOW_PTRACE: Final = 0x59616D61  # prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY): 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call as it came back. `result` is None if it never did; texts and names of descriptors are as strace wrote them."""
+    """One system call as it came back. `result` is None if it never did; `injected`: strace answered in the system's place, or held it up.
+    Texts and names of descriptors are as strace wrote them."""
 
     name: str
     args: tuple[str, ...]
@@ -144,7 +145,9 @@ def _calls(trace: str) -> Iterator[Call]:
             line = begun.pop(match[1]) + match[2]
         if (call := _CALL.fullmatch(line)) is not None:
             result = None if call["result"] == "?" else int(call["result"])
-            yield Call(call["name"], tuple(call["args"].split(", ")), result, "(INJECTED)" in call["rest"], int(call["pid"]))
+            yield Call(
+                call["name"], tuple(call["args"].split(", ")), result, call["rest"].endswith(("(INJECTED)", "(DELAYED)")), int(call["pid"])
+            )
 
 
 def _unescape(text: str) -> bytes:
