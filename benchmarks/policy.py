@@ -12,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from agentguard.admission import Account, Charge, Need, Reservation
@@ -19,7 +21,7 @@ from agentguard.analysis.properties import beside, load_properties
 from agentguard.analysis.prove import prove
 from agentguard.analysis.search import Search
 from agentguard.analysis.simulate import simulate
-from agentguard.analysis.trace import Called
+from agentguard.analysis.trace import Called, from_lines
 from agentguard.canonical import freeze
 from agentguard.policy import load
 from agentguard.policy.model import Policy
@@ -94,6 +96,32 @@ HISTORY = """    budgets:
 """
 
 
+def conditions(agents: int, own: bool) -> str:
+    """A policy of so many agents with a condition each: its own, or the same two for all."""
+    lines = ["agentguard: 1", "name: conditions", "agents:"]
+    for agent in range(agents):
+        where = f'["amount * quantity <= {1000 + agent}"]' if own else '["amount * quantity <= 1000", "to != by"]'
+        lines += [f"  agent{agent}:", "    tools: {pay: {amount: {range: {min: 1, max: 50}}, to: any, by: any, quantity: any}}"]
+        lines += [f"    where: {{pay: {where}}}"]
+    return "\n".join(lines) + "\n"
+
+
+def read_and_simulated(policy: Policy, calls: int) -> float:
+    """Calls a second from a file of JSON lines, one call a second of recorded time."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "trace.jsonl"
+        with file.open("w") as out:
+            for number in range(calls):
+                made = {"tool": "pay", "arguments": {"x": 7, "to": "bob@example.com"}} if number else {"tool": "look", "arguments": {}}
+                out.write(json.dumps({"agent": "a", **made, "at": (start + timedelta(seconds=number)).isoformat()}) + "\n")
+        begin = time.perf_counter()
+        found = simulate(from_lines(file), policy)
+        seconds = time.perf_counter() - begin
+    assert found.total("same") == calls
+    return calls / seconds
+
+
 def simulated(policy: Policy, calls: int) -> float:
     """Calls a second, one call a second of recorded time."""
     start, arguments = 1_767_225_600, freeze({"x": 7, "to": "bob@example.com"})
@@ -138,13 +166,20 @@ def main() -> None:
             ):
                 rows.setdefault(name, []).append(timed(run, times))
             for name, rules in (("without history", SIMULATED), ("with budgets and sequences", SIMULATED + HISTORY)):
-                rows.setdefault(f"simulate {name} (calls/s)", []).append(simulated(load(rules), 5_000 if given.quick else 50_000))
-            rows.setdefault("load 2,000 rules (ms)", []).append(timed(lambda: load(text(2_000)), 1) / 1e3)
+                calls, policy = 5_000 if given.quick else 50_000, load(rules)
+                rows.setdefault(f"simulate {name}, calls already read (calls/s)", []).append(simulated(policy, calls))
+                rows.setdefault(f"simulate {name}, from JSON lines (calls/s)", []).append(read_and_simulated(policy, calls))
+            for name, source in (
+                ("2,000 rules", text(2_000)),
+                ("2,000 agents, the same two conditions each", conditions(2_000, own=False)),
+                ("2,000 agents, a condition of its own each", conditions(2_000, own=True)),
+            ):
+                rows.setdefault(f"load {name} (ms)", []).append(timed(partial(load, source), 1) / 1e3)
     properties, longest = proven()
     rows[f"prove, the longest of {properties} properties of the examples (s)"] = [longest]
     medians = {name: round(statistics.median(values), 2) for name, values in rows.items()}
     for name, value in medians.items():
-        print(f"{name:60} {value:10.2f}")
+        print(f"{name:72} {value:10.2f}")
     if given.json is not None:
         given.json.write_text(json.dumps(medians, indent=2) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -180,6 +181,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         env=environment(tmp_path / "scratch", PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
     ) as running:
         assert running.stdout is not None
         assert running.stderr is not None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentguard.errors import InvalidInput
+from agentguard.policy import load
 from agentguard.policy.conditions import parse_condition
 
 HOLDS: list[tuple[str, dict[str, Any]]] = [
@@ -251,3 +252,20 @@ def test_many_conditions_fit_side_by_side() -> None:
     assert condition.failure({f"a{index}": index for index in range(70)}) is None
     assert condition.failure({f"a{index}": index for index in range(69)} | {"a69": 70}) is not None
     assert len(str(condition.failure({f"a{index}": index + 1 for index in range(70)}))) == 160
+
+
+def test_equal_texts_are_wrong_at_each_place_and_for_each_tool() -> None:
+    tools = {"a": "{pay: {x: any}}", "b": "{pay: {x: any}}", "c": "{pay: {y: any}}"}
+    head = "agentguard: 1\nname: p\nagents:\n"
+
+    def wrong(condition: str) -> str:
+        agents = "".join(f'  {name}:\n    tools: {rules}\n    where: {{pay: ["{condition}"]}}\n' for name, rules in tools.items())
+        with pytest.raises(InvalidInput) as caught:
+            load(head + agents)
+        return str(caught.value)
+
+    said = wrong("x <")
+    assert all(
+        f"<policy>:{line}:19: agents.{name}.where.pay[0]: expected a value" in said for name, line in (("a", 6), ("b", 9), ("c", 12))
+    )
+    assert wrong("x < 5").startswith("<policy>:12:19: agents.c.where.pay[0]: the tool has no argument 'x'")

@@ -117,8 +117,7 @@ def millionths(value: object) -> int | None:
         return value * MILLIONTHS if 0 <= value <= _LARGEST // MILLIONTHS else None
     if type(value) is not float or not 0 <= value <= _LARGEST / MILLIONTHS:  # excludes nan
         return None
-    exact = ceil(Fraction(repr(value)) * MILLIONTHS)
-    return exact if exact <= _LARGEST else None
+    return ceil(Fraction(repr(value)) * MILLIONTHS)  # at most 2^53, which the bound above is in the digits of a double
 
 
 def show_millionths(count: int) -> str:

@@ -142,6 +142,8 @@ def read(text: str, label: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
+        if "nesting depth" in (error.problem or ""):  # PyYAML's own bound, from 6.0.4 on: it looks ahead, and may come to it first
+            raise InvalidInput("nested too deeply", place=where, hint=f"at most {MAX_DEPTH} levels") from None
         hint = "quote text that holds one of { } [ ] , : # & * ! | > % @ `"
         raise InvalidInput(f"not YAML: {error.problem or error.context}", place=where, hint=hint) from None
     except yaml.YAMLError as error:
