@@ -14,7 +14,7 @@ help: ## what can be made
 demo: $(VENV)/.demo ## a governed multi-agent run, attacked (KEEP=DIR keeps its .agentguard, MODEL=provider:name uses a real model)
 	@$(BIN)/agentguard demo $(if $(KEEP),--keep "$(KEEP)") $(if $(MODEL),--model "$(MODEL)")
 
-test: $(VENV)/.dev ## everything that needs only Python: lint, types, imports, tests, code of README, docs and notebooks
+test: $(VENV)/.dev ## everything that needs only Python: lint, types, imports, tests, code of README, docs and notebooks (and, if there is strace, faults)
 	$(MAKE) lint types imports
 	$(BIN)/pytest -n auto --dist worksteal
 
@@ -46,7 +46,7 @@ bench: $(VENV)/.dev ## medians and ratios, with the peers in environments of the
 	$(BIN)/python benchmarks/frameworks.py $(filter --quick,$(BENCH_ARGS))
 	$(BIN)/python benchmarks/log_read.py $(filter --quick,$(BENCH_ARGS))
 
-soak: $(VENV)/.dev ## what takes minutes: long sweeps, and the property tests for a long time
+soak: $(VENV)/.dev ## what takes minutes: long sweeps (apt-get install strace), and the property tests for a long time
 	$(BIN)/pytest -m soak
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property tests/second
 

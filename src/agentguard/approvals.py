@@ -293,11 +293,16 @@ def weigh(request: Request, key: str, text: str, rule: Rule, trust: Approvers, n
     if approver is None:
         return Weighed(key, "", "", 0, "", "nobody who may answer holds this key")
     try:
-        _, body = _opened(text, ANSWER_TYPE, approver.key, MAX_ANSWER, f"the key of {approver.name} did not sign it")
-        answer = _converted(body, SignedAnswer)
+        answer = read_answer(text, approver)
     except InvalidInput as error:
         return Weighed(key, approver.name, "", 0, "", error.message)
     return Weighed(key, approver.name, answer.verdict, answer.iat, answer.reason, _fault(answer, request, approver, rule, now))
+
+
+def read_answer(text: str, approver: Approver) -> SignedAnswer:
+    """What an approver signed; whether it is an answer to anything is another question. Raises InvalidInput."""
+    _, body = _opened(text, ANSWER_TYPE, approver.key, MAX_ANSWER, f"the key of {approver.name} did not sign it")
+    return _converted(body, SignedAnswer)
 
 
 def _fault(answer: SignedAnswer, request: Request, approver: Approver, rule: Rule, now: int) -> str:

@@ -28,6 +28,21 @@ def seal(payload: bytes, signer: Signer) -> bytes:
 
 def unseal(data: bytes, public: PublicKey) -> bytes:
     """The payload of an envelope that `public` signed. Raises NotSigned if it did not, InvalidInput for what `seal` would not write."""
+    payload, keyid, signature = _parts(data)
+    if keyid != public.thumbprint() or not public.verify(signature, pre_authentication_encoding(payload)):
+        raise NotSigned(f"the envelope is not signed by the key {public.thumbprint()[:12]}…")
+    if _envelope(payload, public, signature) != data:
+        raise InvalidInput("the envelope is not in its one form")
+    return payload
+
+
+def peek(data: bytes) -> bytes:
+    """The payload of an envelope, whoever signed it: nothing of it may be believed. Raises InvalidInput."""
+    return _parts(data)[0]
+
+
+def _parts(data: bytes) -> tuple[bytes, Any, bytes]:
+    """Payload, key id and signature, nothing verified. Raises InvalidInput."""
     body = parse(data)
     signatures = body.get("signatures") if type(body) is dict else None
     if type(body) is not dict or body.keys() != {"payload", "payloadType", "signatures"} or type(signatures) is not list:
@@ -36,12 +51,7 @@ def unseal(data: bytes, public: PublicKey) -> bytes:
         raise InvalidInput(f"the payload's type must be {IN_TOTO}, found {body['payloadType']!r:.80}")
     if len(signatures) != 1 or type(signatures[0]) is not dict or signatures[0].keys() != {"keyid", "sig"}:
         raise InvalidInput("the envelope needs exactly one signature, with the members keyid and sig")
-    payload, signature = _decoded(body["payload"], "the payload"), _decoded(signatures[0]["sig"], "the signature")
-    if signatures[0]["keyid"] != public.thumbprint() or not public.verify(signature, pre_authentication_encoding(payload)):
-        raise NotSigned(f"the envelope is not signed by the key {public.thumbprint()[:12]}…")
-    if _envelope(payload, public, signature) != data:
-        raise InvalidInput("the envelope is not in its one form")
-    return payload
+    return _decoded(body["payload"], "the payload"), signatures[0]["keyid"], _decoded(signatures[0]["sig"], "the signature")
 
 
 def pre_authentication_encoding(payload: bytes) -> bytes:

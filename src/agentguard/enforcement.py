@@ -341,7 +341,7 @@ def readable(call: object) -> ToolCall:
 def _words(error: BaseException) -> str:
     """An error in words. One that somebody else's code raised may break when it is looked at."""
     try:
-        return f"{type_name(error)}: {error}"[:200]
+        return f"{type_name(error)}: {error}"[:400]
     except BaseException:  # noqa: BLE001  # the call is being denied already, and must be
         return type_name(error)
 

@@ -270,6 +270,8 @@ class SideStore:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise _unavailable(self._directory, error) from error
+        except InvalidInput as error:  # the directory cannot be read
+            raise EvidenceUnavailable(str(error)) from error
 
     def _in_forked_child(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it

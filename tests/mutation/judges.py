@@ -17,11 +17,19 @@ _WHOLE: Final = (
 )
 _STANDING: Final = (
     "tests/unit/test_standing_rules.py",
+    "tests/unit/test_mutants_budgets.py",
+    "tests/unit/test_mutants_sequences.py",
     "tests/unit/test_policy.py",
     "tests/unit/test_policy_errors.py",
     "tests/unit/test_analysis_cases.py",
 )
-_CHAIN: Final = ("tests/unit/test_chain.py", "tests/unit/test_artifact.py", "tests/property/test_chain.py", "tests/attacks/test_tokens.py")
+_CHAIN: Final = (
+    "tests/unit/test_chain.py",
+    "tests/unit/test_mutants_chain.py",
+    "tests/unit/test_artifact.py",
+    "tests/property/test_chain.py",
+    "tests/attacks/test_tokens.py",
+)
 _RULES: Final = (
     "tests/unit/test_constraint.py",
     "tests/unit/test_constraint_map.py",
@@ -37,6 +45,7 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/unit/test_tasks.py",
         "tests/unit/test_bundle.py",
         "tests/unit/test_decide.py",
+        "tests/unit/test_mutants_decide.py",
         "tests/unit/test_approvals.py",
         "tests/unit/test_proof.py",
         "tests/attacks/test_approvals.py",
@@ -45,8 +54,11 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_guard_issuers.py",
         "tests/attacks/test_guard_paths.py",
         "tests/attacks/test_guard_tools.py",
+        "tests/attacks/test_rule_shadow.py",
     ),
+    "premises": ("tests/unit/test_decide.py", "tests/unit/test_guard_codes.py"),
     "policy.forbid": (
+        "tests/unit/test_mutants_forbid.py",
         "tests/unit/test_standing_rules.py",
         "tests/unit/test_policy.py",
         "tests/attacks/test_policy.py",
@@ -63,12 +75,12 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_guard_issuers.py",
         "tests/attacks/test_reload.py",
     ),
-    "constraints.narrowing": (*_RULES, "tests/vectors/test_vectors.py"),
+    "constraints.narrowing": (*_RULES, "tests/unit/test_mutants_narrowing.py", "tests/vectors/test_vectors.py"),
     "artifacts.chain": (
         *_CHAIN,
         "tests/unit/test_guard_codes.py",
         "tests/vectors/test_vectors.py",
         "tests/attacks/test_guard_authority.py",
     ),
-    "constraints.rules": (*_RULES, "tests/unit/test_policy.py"),
+    "constraints.rules": (*_RULES, "tests/unit/test_mutants_rules.py", "tests/unit/test_policy.py"),
 }

@@ -54,8 +54,8 @@ class Mutant:
 
 
 def mutants(module: str, source: str) -> Iterator[Mutant]:
-    """All of them, but for those in annotations, which nothing reads while a program runs."""
-    tree, parsed = ast.parse(source), cosmic_ray.ast.get_ast(source)
+    """All of them, but for those in annotations, which nothing reads while a program runs, and the bare `*` of a signature, no product."""
+    tree, parsed, written = ast.parse(source), cosmic_ray.ast.get_ast(source), source.splitlines()
     annotated = [_range(node) for node in _annotations(tree)]
     nodes = list(cosmic_ray.ast.ast_nodes(parsed))
     for name in sorted(cosmic_ray.plugins.operator_names()):
@@ -64,7 +64,8 @@ def mutants(module: str, source: str) -> Iterator[Mutant]:
         operator = cosmic_ray.plugins.get_operator(name)()
         positions = [position for node in nodes for position in operator.mutation_positions(node)]
         for occurrence, (start, _) in enumerate(positions):
-            if not any(first <= start < last for first, last in annotated):
+            bare_star = written[start[0] - 1][start[1] :].startswith("*,")
+            if not bare_star and not any(first <= start < last for first, last in annotated):
                 statement, inside = _statement(tree, start)
                 yield Mutant(module, name, occurrence, *start, _head(statement, start[0]), not inside)
 

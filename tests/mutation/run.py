@@ -2,7 +2,8 @@
 
 cosmic-ray makes the mutants. Its own way to judge them starts pytest anew for each; here pytest collects once, a child process for each
 mutant swaps the code of the changed function and runs the tests that execute the changed lines, the quickest first, until one fails. A
-change of what runs at import needs the module imported anew: there the child collects by itself.
+change of what runs at import needs the module imported anew: there the child collects by itself. Each verdict is kept as it comes: a run
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from types import FrameType
@@ -27,12 +29,15 @@ from hypothesis import HealthCheck, settings
 
 from mutation.judges import JUDGES
 from mutation.mutants import Finder, Mutant, mutants, replace_code
+from mutation.verdicts import NOTHING, SURVIVED, Verdicts, digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "agentguard"
 #: Seconds: a test that takes longer does not judge, a mutant whose tests take longer is one that never ends.
 SLOW, PATIENCE = 1.5, 60
-KILLED, SURVIVED, NOTHING = 1, 0, 3
+KILLED_STATUS, SURVIVED_STATUS, NOTHING_STATUS = 1, 0, 3
+
+Keep = Callable[[Mutant, str], None]
 
 settings.register_profile(
     "mutation", max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -46,9 +51,8 @@ def path_of(module: str) -> Path:
 class Session:
     """A pytest plugin: in the place of running the tests, it maps them, and judges mutants by them."""
 
-    def __init__(self, todo: list[Mutant], jobs: int) -> None:
-        self.todo, self.jobs = todo, jobs
-        self.done: dict[Mutant, str] = {}
+    def __init__(self, todo: list[Mutant], jobs: int, keep: Keep) -> None:
+        self.todo, self.jobs, self.keep = todo, jobs, keep
         self.order: dict[str, list[str]] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -65,19 +69,19 @@ class Session:
             first, last = mutant.lines
             nodes = {node for line in range(first, last + 1) for node in lines.get((mutant.module, line), ())}
             if not nodes:
-                return SURVIVED, "no test runs it"
+                return SURVIVED_STATUS, "no test runs it"
             text = mutant.source(path_of(mutant.module).read_text("utf-8"))
             if text is None:
-                return NOTHING, ""
+                return NOTHING_STATUS, ""
             if not replace_code(importlib.import_module(f"agentguard.{mutant.module}"), text):
-                return SURVIVED, "no living function changed"
+                return SURVIVED_STATUS, "no living function changed"
             wanted = sorted(nodes, key=lambda node: -recent[node] * 0.002 + taken[node])
             for node in wanted:
                 if _fails(items[node]):
-                    return KILLED, node
-            return SURVIVED, f"{len(wanted)} tests"
+                    return KILLED_STATUS, node
+            return SURVIVED_STATUS, f"{len(wanted)} tests"
 
-        self.done = in_children(self.todo, judge, self.jobs, recent)
+        in_children([mutant for mutant in self.todo if not mutant.reloaded], judge, self.jobs, recent, self.keep)
         return True
 
     def _mapped(self, items: dict[str, pytest.Item], modules: set[str]) -> tuple[dict[str, float], dict[tuple[str, int], set[str]]]:
@@ -148,9 +152,9 @@ def quiet() -> None:
         os.dup2(sink, stream)
 
 
-def in_children(todo: list[Mutant], judge: Any, jobs: int, recent: Counter[str]) -> dict[Mutant, str]:
-    """Judge each mutant in a process of its own, `jobs` at a time. `recent` counts what killed."""
-    done: dict[Mutant, str] = {}
+def in_children(todo: list[Mutant], judge: Any, jobs: int, recent: Counter[str], keep: Keep) -> None:
+    """Judge each mutant in a process of its own, `jobs` at a time, and keep each verdict as it comes. `recent` counts what killed."""
+    began, done = time.monotonic(), 0
     running: dict[int, tuple[Mutant, int]] = {}
     waiting = list(reversed(todo))
     while waiting or running:
@@ -168,16 +172,18 @@ def in_children(todo: list[Mutant], judge: Any, jobs: int, recent: Counter[str])
         mutant, read = running.pop(child)
         with os.fdopen(read) as text:
             why = text.read()
-        done[mutant] = verdict = _verdict(status, why)
+        verdict = _verdict(status, why)
+        keep(mutant, verdict)
         if verdict.startswith("killed"):
             recent[why] += 1
-        elif verdict != "nothing":
-            print(f"  {mutant.name}: {verdict}", flush=True)
-    return done
+        done += 1
+        if done % 25 == 0 or done == len(todo):
+            left = (time.monotonic() - began) / done * (len(todo) - done)
+            print(f"  [{mutant.module}] {done} of {len(todo)} judged, about {left / 60:.0f} min left", flush=True)
 
 
 def _judge_here(mutant: Mutant, judge: Any, write: int) -> None:
-    code = KILLED
+    code = KILLED_STATUS
     try:
         resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -194,7 +200,7 @@ def _verdict(status: int, why: str) -> str:
     if os.WIFSIGNALED(status):
         return "killed: never ends" if os.WTERMSIG(status) == signal.SIGALRM else "killed: ends the process"
     code = os.WEXITSTATUS(status)
-    return {SURVIVED: f"survived ({why})", NOTHING: "nothing"}.get(code, f"killed by {why}")
+    return {SURVIVED_STATUS: f"{SURVIVED} ({why})", NOTHING_STATUS: NOTHING}.get(code, f"killed by {why}")
 
 
 class _Ordered:
@@ -216,38 +222,41 @@ def judge_anew(mutant: Mutant, wanted: list[str]) -> tuple[int, str]:
     """Import everything with the mutant in its place, and run the tests."""
     text = mutant.source(path_of(mutant.module).read_text("utf-8"))
     if text is None:
-        return NOTHING, ""
+        return NOTHING_STATUS, ""
     Finder(f"agentguard.{mutant.module}", path_of(mutant.module), text).install()
     ordered = _Ordered(wanted)
     files = sorted({node.partition("::")[0] for node in wanted})
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files], plugins=[ordered])
-    return (SURVIVED, f"{len(wanted)} tests") if status == 0 else (KILLED, ordered.failed or "collection")
+    return (SURVIVED_STATUS, f"{len(wanted)} tests") if status == 0 else (KILLED_STATUS, ordered.failed or "collection")
 
 
-def session(todo: list[Mutant], jobs: int, out: Path) -> None:
-    """In this process: collect, map, judge what needs no new import, and write down what came of it."""
+def session(todo: list[Mutant], jobs: int, keep: Keep, out: Path) -> None:
+    """In this process: collect, map, judge what needs no new import, and write down which tests run each module."""
     files = sorted({file for mutant in todo for file in JUDGES[mutant.module]})
-    plugin = Session(todo, jobs)
+    plugin = Session(todo, jobs, keep)
     status = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files], plugins=[plugin])
-    out.write_text(json.dumps({"done": [(m.name, v) for m, v in plugin.done.items()], "order": plugin.order, "status": int(status)}))
+    if status == 0:
+        out.write_text(json.dumps(plugin.order))
 
 
-def judged(todo: list[Mutant], jobs: int, scratch: Path) -> dict[str, str]:
-    swapped, anew = [m for m in todo if not m.reloaded], [m for m in todo if m.reloaded]
+def judged(todo: list[Mutant], jobs: int, keep: Keep, scratch: Path) -> bool:
+    """Judge the mutants of one module. False where its tests could not be collected."""
+    scratch.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
         try:
-            # A mutant that runs at import goes along, so that the tests of its module are mapped.
-            session_todo = swapped or anew[:1]
-            session(session_todo, jobs, scratch)
+            session(todo, jobs, keep, scratch)
         finally:
             sys.stdout.flush()
             os._exit(0)
     os.waitpid(child, 0)
-    found = json.loads(scratch.read_text())
-    done = dict(found["done"]) if swapped else {}
-    later = in_children(anew, lambda mutant: judge_anew(mutant, found["order"].get(mutant.module, [])), jobs, Counter())
-    return {**done, **{mutant.name: verdict for mutant, verdict in later.items()}}
+    if not scratch.exists():
+        return False
+    order = json.loads(scratch.read_text())
+    scratch.unlink()
+    anew = [mutant for mutant in todo if mutant.reloaded]
+    in_children(anew, lambda mutant: judge_anew(mutant, order.get(mutant.module, [])), jobs, Counter(), keep)
+    return True
 
 
 def few(order: list[str], taken: dict[str, float], most: float = 5) -> list[str]:
@@ -259,31 +268,52 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mutation.run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(JUDGES)}; all if none is named")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=ROOT / ".bench" / "mutants.json", help="where the verdicts are kept")
-    parser.add_argument("--survivors", action="store_true", help="judge only what survived the last time")
+    parser.add_argument("--results", type=Path, default=ROOT / ".bench" / "mutants.jsonl", help="where the verdicts are kept")
+    parser.add_argument(
+        "--survivors", action="store_true", help="let a kill stand when the tests have changed since: right where tests were only added"
+    )
+    parser.add_argument("--inside", action="store_true", help="not what runs at import, where each change takes seconds")
     options = parser.parse_args()
+    modules = options.modules or list(JUDGES)
+    unknown = [module for module in modules if module not in JUDGES]
+    if unknown:
+        parser.error(f"no such module: {', '.join(unknown)}; these are judged: {', '.join(JUDGES)}")
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     os.chdir(ROOT)
+    os.nice(max(0, 19 - os.nice(0)))
     options.results.parent.mkdir(exist_ok=True)
-    kept: dict[str, str] = json.loads(options.results.read_text()) if options.results.exists() else {}
-    modules = options.modules or list(JUDGES)
-    todo = [mutant for module in modules for mutant in mutants(module, path_of(module).read_text("utf-8"))]
-    if options.survivors:
-        todo = [mutant for mutant in todo if kept.get(mutant.name, "").startswith("survived")]
-    print(f"{len(todo)} mutants", flush=True)
-    if todo:
-        kept |= judged(todo, options.jobs, options.results.with_suffix(".part"))
-    options.results.write_text(json.dumps(kept, indent=0))
+    verdicts = Verdicts(
+        options.results,
+        {module: digest_of([path_of(module)]) for module in modules},
+        {module: digest_of(ROOT / file.partition("::")[0] for file in JUDGES[module]) for module in modules},
+    )
+    complete = True
     for module in modules:
-        report(module, kept)
-    return 0
+        made = [mutant for mutant in mutants(module, path_of(module).read_text("utf-8")) if not (options.inside and mutant.reloaded)]
+        todo = [mutant for mutant in made if verdicts.of(mutant, by_any_tests=options.survivors) is None]
+        print(f"{module}: {len(made)} changes, {len(todo)} to judge", flush=True)
+        if todo and not judged(todo, options.jobs, verdicts.keep, options.results.with_suffix(".part")):
+            print(f"{module}: its tests could not be collected", file=sys.stderr)
+            return 1
+        verdicts = verdicts.read_again()
+        complete &= report(module, [(mutant, verdicts.of(mutant, by_any_tests=options.survivors)) for mutant in made])
+    return 0 if complete else 1
 
 
-def report(module: str, kept: dict[str, str]) -> None:
-    verdicts = [verdict for name, verdict in kept.items() if name.startswith(f"{module}:") and verdict != "nothing"]
-    survived = sum(verdict.startswith("survived") for verdict in verdicts)
-    rate = 100 * (1 - survived / len(verdicts)) if verdicts else 0
-    print(f"{module}: {len(verdicts)} mutants, {len(verdicts) - survived} killed, {survived} survived, {rate:.1f} %", flush=True)
+def report(module: str, verdicts: list[tuple[Mutant, str | None]]) -> bool:
+    """Print the survivors and the rates; False where a mutant has no verdict."""
+    for mutant, verdict in verdicts:
+        if verdict is not None and verdict.startswith(SURVIVED):
+            print(f"  {mutant.name}: {verdict}")
+    for what, reloaded in (("inside of functions", False), ("run at import", True)):
+        counted = [verdict for mutant, verdict in verdicts if mutant.reloaded == reloaded and verdict not in (None, NOTHING)]
+        survived = sum(verdict.startswith(SURVIVED) for verdict in counted if verdict is not None)
+        rate = f", {100 * (1 - survived / len(counted)):.1f} %" if counted else ""
+        print(f"{module}, {what}: {len(counted)} mutants, {len(counted) - survived} killed, {survived} survived{rate}", flush=True)
+    missing = sum(verdict is None for _, verdict in verdicts)
+    if missing:
+        print(f"{module}: {missing} were not judged", flush=True)
+    return not missing
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ another that was written before.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -110,7 +110,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self._prefix = f"{root}/"
-        self._root = _read(root) if root.exists() else _Directory()
+        self._root = _read_directory(root) if root.exists() else _Directory()
         self.acknowledged = b""  # what was written to standard output
 
     def apply(self, call: Call) -> None:
@@ -221,6 +221,10 @@ def _read(path: Path) -> _Node:
     if path.is_file():
         data = path.read_bytes()
         return _File(data, size=len(data))
+    return _read_directory(path)
+
+
+def _read_directory(path: Path) -> _Directory:
     names = {entry.name: _read(entry) for entry in path.iterdir()}
     return _Directory(names, names=dict(names))
 
@@ -237,7 +241,7 @@ def _reachable(root: _Node) -> Iterator[_Node]:
                 waiting += [each for names in node.states() for each in names.values()]
 
 
-def _tree(directory: _Directory, prefix: str, chosen: dict[int, object]) -> Iterator[tuple[str, bytes | None]]:
+def _tree(directory: _Directory, prefix: str, chosen: Mapping[int, object]) -> Iterator[tuple[str, bytes | None]]:
     names = chosen.get(id(directory), directory.durable)
     assert isinstance(names, dict)
     for name, node in sorted(names.items()):

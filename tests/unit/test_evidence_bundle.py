@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from agentguard import Denied, Guard, ToolCall
+from agentguard.artifacts.chain import verify_structure
+from agentguard.artifacts.proof import make_proof
 from agentguard.cli import app
 from agentguard.cli.log_common import log_keys
 from agentguard.context import current_task
@@ -19,8 +22,9 @@ from agentguard.errors import InvalidInput
 from agentguard.evidence_bundle.check import Report
 from agentguard.evidence_bundle.contents import read_payload
 from agentguard.keys import LocalKey
+from agentguard.tools.lock import Lock
 from support.bundles import bundle, put, trusting
-from support.evidence import POLICY, checked, failure, opened, taken
+from support.evidence import POLICY, checked, failure, far_away, found, judged, opened, taken
 from support.guarded import records
 from support.two_homes import two_homes
 
@@ -193,6 +197,68 @@ def test_a_chain_from_another_home(tmp_path: Path) -> None:
     assert report.good, (report.checks, report.rerun)
     assert report.rerun is not None
     assert (report.rerun.status, record["code"]) == ("reproduced", "proof_missing")
+
+
+def test_a_call_by_a_chain_from_another_home_that_ran(tmp_path: Path) -> None:
+    policy = "agentguard: 1\nname: p\nagents:\n  triage: {tools: {echo: {x: any}}, delegates: {writer: {depth: 1}}}\n"
+    policy += "  writer: {tools: {echo: {x: any}}}\n"
+    with two_homes(tmp_path, policy, here="triage", there="writer") as (here, there):
+
+        @there.tool
+        def echo(x: int) -> int:
+            return x
+
+        with here.task("triage", **AS) as task:
+            leaf, key = verify_structure(task.issue().tokens, here.home.trust.anchors).leaf, here.home.keys.holder("triage")
+            proof = make_proof(key, leaf, "echo", {"x": 1}, int(time.time()), aud=there.audience)
+            with there.accept(task.presentation(proof)):
+                assert echo(x=1) == 1
+        (record,) = records(there, "decision")
+        (grant,) = records(there, "delegation")
+    report = far_away(tmp_path / "there", record["id"])
+    assert judged(report) == "reproduced: allow"
+    assert grant["observed"]
+    assert "1 link, 1 granted on record" in found(report, "chain")
+    assert found(report, "keys") == "2 of 2 trusted issuers"
+
+
+def test_a_delegated_call(tmp_path: Path) -> None:
+    (_, ran, *_) = made(tmp_path / "home", everything_of_a_delegate)
+    report = far_away(tmp_path / "home", ran["id"])
+    assert judged(report) == "reproduced: allow"
+    assert found(report, "chain") == "2 links, 2 granted on record"
+    assert found(report, "ancestors").startswith("2 grants up to the root")
+
+
+def everything_of_a_delegate(guard: Guard) -> None:
+    with guard.task("triage", **AS) as task:
+        attempt(guard, "echo", x=1)
+        with task.delegate("writer"):
+            attempt(guard, "echo", x=2)
+
+
+def test_a_shadowed_denial_ran_and_is_one(tmp_path: Path) -> None:
+    def work(guard: Guard) -> None:
+        with guard.task("tried", initiator="user:ann"):
+            attempt(guard, "echo", x=2)
+
+    (record,) = made(tmp_path / "home", work)
+    assert (record["verdict"], record["enforced"]) == ("deny", False)
+    report = far_away(tmp_path / "home", record["id"])
+    assert judged(report) == "reproduced: deny argument_not_allowed"
+    assert found(report, "outcome") == "ok, of the same execution"
+
+
+def test_under_a_tool_lock(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with opened(home) as guard:
+        lock = Lock.of(guard.tools)
+    (home / "tools.lock.json").write_bytes(lock.dump())
+    (record,) = made(home, _one_call)
+    assert record["lock"] is not None
+    report = far_away(home, record["id"])
+    assert judged(report) == "reproduced: allow"
+    assert "lock" in found(report, "documents")
 
 
 def test_what_cannot_be_bundled(tmp_path: Path) -> None:

@@ -273,3 +273,12 @@ class TestSide:
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
         side = SideStore(tmp_path)
         assert all(side.get(f"e{number}") for number in (0, 1, 1047, 1048, 2999))
+
+    def test_a_directory_that_cannot_be_read_is_evidence_that_is_not_available(self, tmp_path: Path) -> None:
+        """Retention looks through it before the first value of a file is kept, and a call is denied for that with the right code."""
+        side = SideStore(tmp_path / "side", keep_seconds=60)
+        (tmp_path / "side").write_text("")
+        with pytest.raises(EvidenceUnavailable, match="cannot be read: Not a directory"):
+            side.put("e1", "arguments", b"salt", b"value")
+        with pytest.raises(EvidenceUnavailable, match="cannot be read: Not a directory"):
+            SideStore(tmp_path / "side", keep_seconds=60)

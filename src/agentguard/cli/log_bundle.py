@@ -27,7 +27,8 @@ def bundle(
     as_json: JsonOption = False,
 ) -> None:
     """Put the evidence of one execution into one file: the records of decision and outcome and of all that it stood on up to the root
-    grant, each with a proof that it is in the log; chain, policy, lock, public keys. Signed by the log's key (DSSE, in-toto).
+    grant, of what people were asked and answered, and of rotations of the log's key, each with a proof that it is in the log; chain,
+    policy, lock, public keys. Signed by the log's key (DSSE, in-toto). Where witnesses cosigned, their cosignatures come along.
 
     Whoever has the log's key checks it with `agentguard verify-bundle`, and needs nothing else. Without --disclose no value is in it;
     with it the decision can be run again. What was disclosed cannot be taken back: erasing does not reach copies.
@@ -36,7 +37,8 @@ def bundle(
     """
     from agentguard.cli.trust import ring_of, trust_of
     from agentguard.dsse import seal
-    from agentguard.evidence_bundle.contents import MAX_BUNDLE, make_bundle
+    from agentguard.evidence_bundle.contents import MAX_BUNDLE
+    from agentguard.evidence_bundle.making import make_bundle
     from agentguard.log.layout import replace_file
 
     ring, keys = ring_of(existing_home(home)), log_keys(home, None)
@@ -54,7 +56,7 @@ def bundle(
             replace_file(out, data)
         except OSError as error:
             raise InvalidInput(f"cannot be written: {error.strerror}", place=str(out)) from None
-        kinds = [one.kind for one in made.disclosed or ()]
-        answer = {"execution": execution, "file": str(out), "bytes": len(data), "records": len(made.proofs), "disclosed": kinds}
+        kinds, records = [one.kind for one in made.disclosed or ()], len(made.proofs) + len(made.rotations)
+        answer = {"execution": execution, "file": str(out), "bytes": len(data), "records": records, "disclosed": kinds}
         values = f"disclosed: {', '.join(kinds) or 'nothing'}"
-        result(as_json, answer, lambda console: say(console, f"{out}: {count(len(made.proofs), 'record')}, {values}"))
+        result(as_json, answer, lambda console: say(console, f"{out}: {count(records, 'record')}, {values}"))

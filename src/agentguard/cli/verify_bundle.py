@@ -9,7 +9,7 @@ import typer
 
 from agentguard.cli.exits import FAILED, complain, leave
 from agentguard.cli.inputs import DEFAULT_HOME, HomeOption, JsonOption, place_of, read_bytes
-from agentguard.cli.log_common import log_keys
+from agentguard.cli.log_common import log_keys, witness_keys
 from agentguard.cli.terminal import result, say
 from agentguard.errors import InvalidInput
 
@@ -32,25 +32,40 @@ def verify_bundle(
             help="The log's verifier key, as `log key` prints it, or a file that holds it; by default that of the home itself.",
         ),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option("--witness", metavar="VKEY", help="A witness's verifier key, whose cosignature counts. May be repeated."),
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", metavar="N", help="How many of the witnesses must have cosigned each checkpoint; by default all of them."),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Check an evidence bundle offline; with --trust KEY no home is needed: its signature, that each record is in the log, that documents
-    and values are those that the records name, and that every grant and cause up to the root is there.
+    and values are those that the records name, that every grant and cause up to the root is there, and what people approved.
+
+    KEY may be any that the log ever had: rotations to the one in force come along, signed by both keys of each.
 
     Then the decision is run again from the recorded inputs: *reproduced*, *differs*, or *inputs not disclosed*, with the one that is
     missing.
 
     Exit 0 if all holds; 1 if anything does not, or if the decision differs; 3 for what is no bundle.
 
-    Example: `agentguard verify-bundle call.bundle --trust log.key`
+    Example: `agentguard verify-bundle call.bundle --trust log.key --witness VKEY --witness VKEY --quorum 1`
     """
     from agentguard.evidence_bundle.check import check_bundle
     from agentguard.evidence_bundle.contents import MAX_BUNDLE
+    from agentguard.evidence_bundle.cosignatures import Witnesses
 
+    try:
+        witnesses = Witnesses.of(witness_keys(witness), quorum)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, place=error.place or "--witness", hint=error.hint) from None
     data, keys = read_bytes(file, MAX_BUNDLE), log_keys(home, None) if trust is None else _trusted(trust)
     try:
-        report = check_bundle(data, keys)
+        report = check_bundle(data, keys, witnesses)
     except InvalidInput as error:
         where = f"{place_of(file)}: {error.place}" if error.place else place_of(file)
         raise InvalidInput(error.message, place=where, hint=error.hint) from None

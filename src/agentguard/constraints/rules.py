@@ -121,6 +121,6 @@ def _word(name: Any, value: Any, depth: int) -> Constraint:
         raise InvalidInput("optional belongs to the whole argument, not to a part of its rule")
     form = _FORMS.get(name) if type(name) is str else None
     if form is None:
-        near = difflib.get_close_matches(str(name)[:40], KEYS, n=1)
-        raise InvalidInput(f"a rule has no key {show(name)}", hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(KEYS)}")
+        near = next(iter(difflib.get_close_matches(str(name)[:40], KEYS)), None)
+        raise InvalidInput(f"a rule has no key {show(name)}", hint=f"did you mean {near}?" if near else f"known: {', '.join(KEYS)}")
     return parse_constraint(form(value), extensions=True)

@@ -1,27 +1,33 @@
 """Checks an evidence bundle with nothing at hand but the log's key: no home, no network, no clock.
 
 Each check stands on its own and is listed; all must hold. None of them believes what the bundle says of itself: records are proven
-against signed checkpoints, documents by the digests that the decision's record names, values by their commitments. The envelope's signature
-only says who put them together. What no bundle can show is that nothing was left out: that there is no outcome
+against signed checkpoints, documents by the digests that the decision's record names, values by their commitments. One key signed all
+checkpoints and the envelope: the one that is trusted, or one that it came to by rotations (`rotations.py`). The envelope's signature
+only says who put all together. What no bundle can show is that nothing was left out: that there is no outcome
 yet, or which revocations there were, beyond that their number is the one that the decision names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agentguard.canonical import parse
-from agentguard.dsse import NotSigned, unseal
+from agentguard.dsse import NotSigned, peek, unseal
 from agentguard.errors import InvalidInput
 from agentguard.evidence import commit
+from agentguard.evidence_bundle.answers import Approval, read_approval
 from agentguard.evidence_bundle.contents import DOCUMENTS, MAX_BUNDLE, EvidenceBundle, above, links_of, name_of, ran, read_payload
+from agentguard.evidence_bundle.cosignatures import Witnesses, check_cosignatures
 from agentguard.evidence_bundle.rerun import Rerun, rerun
+from agentguard.evidence_bundle.rotations import describe, key_in_force
 from agentguard.log.identity import LogKeys
 from agentguard.log.proofs import Proven, check_inclusion
+from agentguard.log.tlog_proof import parse_tlog_proof
 
 _COMMITMENTS: Final = {
+    "approval": ("asked",),
     "decision": ("arguments", "bound", "followed", "proof", "reasons", "usage"),
     "delegation": ("trusted_input",),
     "outcome": ("output",),
@@ -63,16 +69,19 @@ class _Failed(Exception):
     """A check does not hold; the message says why."""
 
 
-def check_bundle(data: bytes, keys: LogKeys) -> Report:
-    """Check a bundle against the log's key. Raises InvalidInput for what is no bundle at all."""
+def check_bundle(data: bytes, keys: LogKeys, witnesses: Witnesses = Witnesses()) -> Report:
+    """Check a bundle against a key that the log has or had, and the cosignatures that are wanted. Raises InvalidInput for what is no bundle
+    at all."""
     if len(data) > MAX_BUNDLE:
         raise InvalidInput(f"the bundle has {len(data)} bytes, at most {MAX_BUNDLE} are read")
     try:
-        payload = unseal(data, keys.current)
+        payload, current = _unsealed(data, keys)
     except NotSigned as error:
         return Report((Check("envelope", False, error.message),))
+    except _Failed as error:
+        return Report((Check("rotations", False, str(error)),))
     bundle = read_payload(payload)
-    reading = _Reading(bundle, keys)
+    reading = _Reading(bundle, keys, current, witnesses)
     checks = [Check("envelope", True, f"signed by {keys.name}"), Check("statement", True, "its subject is the leaf of the decision")]
     for name, look in reading.looks():
         try:
@@ -83,37 +92,71 @@ def check_bundle(data: bytes, keys: LogKeys) -> Report:
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # a record that no guard writes, whoever signed it
             checks.append(Check(name, False, f"a record is not one that a guard writes: {type(error).__name__} {error}"[:200]))
             return Report(tuple(checks), bundle.execution)
-    again = rerun(reading.decision, reading.values, bundle.documents, bundle.keys, reading.revocations)
+    again = rerun(reading.decision, reading.values, bundle.documents, bundle.keys, reading.revocations, reading.approval)
     return Report(tuple(checks), bundle.execution, reading.decision, reading.outcome, again)
+
+
+def _unsealed(data: bytes, keys: LogKeys) -> tuple[bytes, LogKeys]:
+    """The payload of the envelope, and the log with its key in force, which signed it. Raises NotSigned, _Failed where the rotations that
+    would lead to another key than the trusted one do not hold, InvalidInput."""
+    try:
+        return unseal(data, keys.current), LogKeys(keys.name, (keys.current,))
+    except NotSigned as error:
+        try:
+            rotations = read_payload(peek(data)).rotations  # nothing of it is believed: each record proves itself
+        except InvalidInput:
+            raise error from None
+        if not rotations:
+            raise NotSigned(f"{error.message}, and it brings no rotation of the log's key along") from None
+    try:
+        current = key_in_force(rotations, keys)
+    except InvalidInput as error:
+        raise _Failed(error.message) from None
+    return unseal(data, current.current), current
 
 
 class _Reading:
     """One bundle on its way through the checks; each leaves behind what the next ones rest on."""
 
-    def __init__(self, bundle: EvidenceBundle, keys: LogKeys) -> None:
-        self._bundle, self._keys = bundle, keys
+    def __init__(self, bundle: EvidenceBundle, trusted: LogKeys, current: LogKeys, witnesses: Witnesses) -> None:
+        self._bundle, self._trusted, self._current, self._witnesses = bundle, trusted, current, witnesses
         self.decision: Record = {}
         self.outcome: Record | None = None
         self.ancestors: list[Record] = []
+        self.approval: Approval | None = None
         self.revocations: list[Record] = []
+        self._asked: list[Record] = []
         self.values: dict[str, bytes] = {}
 
     def looks(self) -> Iterator[tuple[str, Callable[[], str]]]:
         """The checks in their order."""
+        yield "rotations", self._rotations
+        yield "witnesses", self._cosigned
         yield "records", self._records
         yield "outcome", self._outcome
         yield "documents", self._documents
         yield "chain", self._chain
         yield "ancestors", self._ancestors
+        yield "approval", self._approved
         yield "keys", self._issuers
         yield "disclosed", self._disclosed
+
+    def _rotations(self) -> str:
+        current = key_in_force(self._bundle.rotations, self._trusted)
+        if current != self._current:
+            raise _Failed("they lead to another key than the one that signed the envelope")
+        return describe(self._bundle.rotations, self._trusted)
+
+    def _cosigned(self) -> str:
+        proofs = (*self._bundle.proofs, *self._bundle.rotations)
+        return check_cosignatures([parse_tlog_proof(proof).checkpoint for proof in proofs], self._witnesses)
 
     def _records(self) -> str:
         bundle, seen = self._bundle, set()
         proven: list[Record] = []
         sizes = set()
         for data in bundle.proofs:
-            one = check_inclusion(data, self._keys)
+            one = check_inclusion(data, self._current)
             record = _record(one)
             name = (record["type"], record["artifact"] if record["type"] == "delegation" else record["id"])
             if name in seen:
@@ -124,7 +167,8 @@ class _Reading:
         self.decision, rest = proven[0], proven[1:]
         if bundle.outcome is not None:
             self.outcome, rest = rest[0], rest[1:]
-        self.ancestors, self.revocations = rest[: len(bundle.ancestors)], rest[len(bundle.ancestors) :]
+        self.ancestors, rest = rest[: len(bundle.ancestors)], rest[len(bundle.ancestors) :]
+        self._asked, self.revocations = rest[: len(bundle.approval)], rest[len(bundle.approval) :]
         if self.decision["type"] != "decision" or self.decision["id"] != bundle.execution:
             raise _Failed(f"its decision is not that of the execution {bundle.execution!r:.80}")
         if any(record["type"] != "revocation" for record in self.revocations):
@@ -201,26 +245,40 @@ class _Reading:
         return f"{_count(len(reached) - causes, 'grant')} up to the root, {_count(causes, 'execution')} that caused them"
 
     def _issuers(self) -> str:
-        named = {thumbprint for _, thumbprint in parse(self._bundle.documents[self.decision["anchors"]])["anchors"]}
+        named = {thumbprint for _, thumbprint in self._anchors()["anchors"]}
+        answered = {record["detail"]["key"] for record in self._asked if record["type"] == "approval" and "key" in record["detail"]}
         found = {key.thumbprint() for key in self._bundle.keys}
-        strange = found - named
+        strange = found - named - answered
         if strange and self.decision["bundle"] is None:
             raise _Failed(f"the guard did not trust the key {min(strange)[:12]}…")
         return f"{len(found & named)} of {len(named)} trusted issuers"
+
+    def _anchors(self) -> Record:
+        body: Record = parse(self._bundle.documents[self.decision["anchors"]])
+        return body
+
+    def _approved(self) -> str:
+        keys = {key.thumbprint(): key for key in self._bundle.keys}
+        self.approval = read_approval(self.decision, self._asked, self._anchors(), keys)
+        return "none brought along" if self.approval is None else self.approval.words()
 
     def _disclosed(self) -> str:
         disclosed = self._bundle.disclosed
         if disclosed is None:
             return "nothing was disclosed"
-        records = {record["id"]: record for record in (self.decision, *self.ancestors, *([self.outcome] if self.outcome else []))}
+        outcomes = [self.outcome] if self.outcome else []
+        records = {record["id"]: record for record in (self.decision, *self.ancestors, *outcomes, *self._asked)}
         for one in disclosed:
             record = records.get(one.id)
             if record is None or one.kind not in _COMMITMENTS.get(record["type"], ()):
                 raise _Failed(f"no record commits to {one.kind!r:.40} of {one.id!r:.80}")
-            if record[one.kind] != commit(one.salt, one.value):
+            asked = record["type"] == "approval"
+            if (record["detail"].get("arguments") if asked else record[one.kind]) != commit(one.salt, one.value):
                 raise _Failed(f"{one.kind} of {one.id} is not what was committed to")
             if record is self.decision:
                 self.values[one.kind] = one.value
+            elif asked and self.approval is not None:
+                self.approval = replace(self.approval, salt=one.salt)
         return f"opened: {', '.join(one.kind for one in disclosed) or 'nothing, since nothing is kept any more'}"
 
 

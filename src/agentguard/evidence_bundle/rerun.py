@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from agentguard.approvals import Question
 from agentguard.artifacts.chain import Anchor, ChainError, Limits, TrustAnchors, verify_structure
 from agentguard.artifacts.revocation import Action, Event, Revocations, parse_target
 from agentguard.call import ToolCall
@@ -21,6 +22,7 @@ from agentguard.decision import Code, Decision, Stage, Verdict
 from agentguard.environment import NANOSECOND
 from agentguard.errors import InvalidInput
 from agentguard.evidence import stage_results
+from agentguard.evidence_bundle.answers import Approval
 from agentguard.keys import PublicKey
 from agentguard.policy.model import Policy
 from agentguard.premises import NO_GRANT, NO_USAGE, Answer, Binding, Facts, Grant, Terms, Usage
@@ -48,6 +50,7 @@ def rerun(
     documents: Mapping[str, bytes],
     keys: Sequence[PublicKey],
     revocations: Sequence[Mapping[str, Any]],
+    approval: Approval | None = None,
 ) -> Rerun:
     """Judge a recorded call again.
 
@@ -56,11 +59,12 @@ def rerun(
     documents    what it names, by digest
     keys         of issuers, and of the signer of the policy bundle
     revocations  records of stops and lifts, in any order
+    approval     what people were asked about the call and signed: what that comes to is not believed either, but judged again
 
     Whatever an input does is an answer here; InvalidInput is never raised.
     """
     try:
-        decision, usage = _Inputs(record, values, documents, keys, revocations).judge()
+        decision, usage = _Inputs(record, values, documents, keys, revocations, approval).judge()
         return _compared(record, decision, usage)
     except _Undisclosed as error:
         return Rerun("inputs not disclosed", str(error))
@@ -98,8 +102,9 @@ class _Inputs:
         documents: Mapping[str, bytes],
         keys: Sequence[PublicKey],
         revocations: Sequence[Mapping[str, Any]],
+        approval: Approval | None,
     ) -> None:
-        self._record, self._values, self._documents = record, values, documents
+        self._record, self._values, self._documents, self._approval = record, values, documents, approval
         self._keys, self._revocations = {key.thumbprint(): key for key in keys}, revocations
 
     def judge(self) -> tuple[Decision, Usage]:
@@ -131,7 +136,26 @@ class _Inputs:
             record["call_id"],
             proof=proof.decode("utf-8") if proof is not None else None,
         )
-        return decide(call, self._binding(call, measured, policy, lock), grant, policy, facts, now, usage), usage
+        binding = self._binding(call, measured, policy, lock)
+        if usage.answer is not None:
+            self._hear(usage, usage.answer, call, binding, grant, policy, facts.revocations)
+        return decide(call, binding, grant, policy, facts, now, usage), usage
+
+    def _hear(
+        self, usage: Usage, given: Answer, call: ToolCall, binding: Binding, grant: Grant, policy: Policy, withdrawn: Revocations
+    ) -> None:
+        """Whether what people signed comes to the answer that is recorded. Raises InvalidInput if it does not."""
+        approval, chain = self._approval, grant.chain
+        if approval is None or approval.salt is None:
+            raise _Undisclosed("what was asked and answered")
+        standing = policy.standing(call.agent, call.tool)
+        rule = standing.approval(binding.views, usage.counters) if standing is not None else None
+        if rule is None or chain is None:
+            raise InvalidInput("an answer is recorded to what nobody had to ask")
+        question = Question(chain.task_id, chain.leaf.hash, call.agent, call.tool, binding.bound, binding.followed, policy.digest)
+        heard = approval.heard(given, question, chain, grant.agents, rule, withdrawn, int(self._record["time"]))
+        if heard != given:
+            raise InvalidInput("what people signed does not come to the answer that is recorded")
 
     def _value(self, kind: str) -> bytes | None:
         """None where the record has none."""

@@ -206,6 +206,20 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     return last == 0 and node == root
 
 
+def root_before(index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """The root over the leaves before leaf `index`: the verified audit path of that leaf holds all peaks of their tree."""
+    position, last, peaks = index, size - 1, []
+    for sibling in proof:
+        if position & 1 or position == last:
+            peaks.append(sibling)
+            while not position & 1 and position:
+                position >>= 1
+                last >>= 1
+        position >>= 1
+        last >>= 1
+    return fold(peaks[::-1])
+
+
 def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether the tree under `new_root` extends the one under `old_root` (RFC 9162 §2.1.4.2). Total. Anything extends the empty tree."""
     if not 0 <= old_size <= new_size:

@@ -41,9 +41,9 @@ Proof = TypeVar("Proof", TlogProof, Growth)
 def prove_inclusion(
     home: Path, shard: str, index: int, key: PublicKey | LogKeys, record: bytes, progress: Progress | None = None
 ) -> TlogProof:
-    """Prove that `record` is number `index` of a shard, under the newest checkpoint that a witness cosigned if one covers it, else under
-    the newest of all. If retention removed the record, the proof does not bring it along. Raises InvalidInput if there is no signed
-    checkpoint that covers it, or if it is not that record."""
+    """Prove that `record` is number `index` of a shard, under the checkpoint that most witnesses cosigned of those that cover it, the
+    newest of these; without any, under the newest of all. If retention removed the record, the proof does not bring it along. Raises
+    InvalidInput if there is no signed checkpoint that covers it, or if it is not that record."""
     keys = keys_of(home, key)
     head = _head(home, shard, keys)
     if head.size <= index:
@@ -93,7 +93,7 @@ def _head(home: Path, shard: str, keys: LogKeys) -> Head:
 
 
 def _cosigned(home: Path, shard: str, keys: LogKeys, index: int, most: int) -> tuple[bytes, Checkpoint] | None:
-    """The largest cosigned checkpoint that covers record `index`, with the cosignatures of all who signed the same text."""
+    """The checkpoint that covers record `index` and most witnesses cosigned, the largest of these, with all cosignatures on its text."""
     found: dict[str, list[Note]] = {}
     for data in cosigned_notes(home, shard):
         try:
@@ -104,9 +104,9 @@ def _cosigned(home: Path, shard: str, keys: LogKeys, index: int, most: int) -> t
             continue  # damaged, or of a key that was replaced: the log's own checkpoint does as well
     if not found:
         return None
-    text = max(found, key=lambda text: (parse_checkpoint(text).size, text))
-    signatures = dict.fromkeys(signature for note in found[text] for signature in note.signatures)
-    return Note(text, tuple(signatures)).format(), parse_checkpoint(text)
+    signatures = {text: tuple(dict.fromkeys(one for note in notes for one in note.signatures)) for text, notes in found.items()}
+    text = max(found, key=lambda text: (len(signatures[text]), parse_checkpoint(text).size, text))
+    return Note(text, signatures[text]).format(), parse_checkpoint(text)
 
 
 def _with_tiles(home: Path, shard: str, head: Head, attempt: Callable[[Tiles], Proof | None], progress: Progress | None) -> Proof:

@@ -37,7 +37,7 @@ def map_word(path: Path) -> tuple[memoryview, int]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if os.fstat(descriptor).st_size < 8:
-                os.ftruncate(descriptor, 8)
+                os.posix_fallocate(descriptor, 0, 8)  # a mapped hole on a full disk would be a signal, not an error
             return memoryview(mmap.mmap(descriptor, 8)).cast("Q"), os.fstat(descriptor).st_ino
         finally:
             os.close(descriptor)
