@@ -190,6 +190,24 @@ def test_no_agent_and_no_issuer_answers(case: Case) -> None:
     assert "did not take the key" in failing(case, rewritten(case, case.allowed, change))
 
 
+def test_nor_do_they_where_the_home_vouches_for_the_names_itself(tmp_path: Path) -> None:
+    """No trust file names approvers here. The owner can make one up, but the reader is told; the issuer's key is none in any case."""
+    with opened(tmp_path) as guard, guard.task("clerk", initiator="user:alice"):
+        answers(guard.home, asks(guard), "user:dan")
+        runs(guard)
+        allowed = records(guard, "decision")[-1]["id"]
+    ring, keys = ring_of(tmp_path), log_keys(tmp_path, None)
+    own = Case(tmp_path, keys, ring.log(), {"user:dan": ring.approver("user:dan")}, *[taken(tmp_path, allowed)] * 3)
+    assert failing(own, own.allowed) == "reproduced: allow"
+    issuer = ring.issuer()
+
+    def change(found: Records) -> None:
+        resigned(own, "user:dan", issuer)(found)
+        found["answered user:dan"]["detail"]["key"] = issuer.public.thumbprint()
+
+    assert "did not take the key" in failing(own, rewritten(own, own.allowed, change))
+
+
 @pytest.mark.parametrize(
     ("member", "value", "words"),
     [
@@ -211,6 +229,39 @@ def test_an_answer_that_says_something_else(member: str, value: Any, words: str,
     """Even if dan himself signed it, another time, about something else."""
     bundle = rewritten(case, case.allowed, resigned(case, "user:dan", case.people["user:dan"], **{member: value}))
     assert words in failing(case, bundle)
+
+
+def test_what_needs_no_value_to_be_seen_is_seen_without(case: Case) -> None:
+    silent = replace(case.allowed, disclosed=None)
+    dan = case.people["user:dan"]
+    digest = parse(b64url_decode(named(silent)["answered user:dan"]["detail"]["answer"].split(".")[1]))["request"]
+    assert failing(case, silent) == "inputs not disclosed: usage"
+    half = rewritten(case, silent, resigned(case, "user:dan", dan, request=digest[:32] + "0" * 32))
+    assert "the answers are to two requests" in failing(case, half)
+
+    def on_nothing(found: Records) -> None:
+        found["used"]["detail"] |= {"answers": [], "by": []}
+
+    assert "not of those whom the record names" in failing(case, rewritten(case, silent, on_nothing))
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("verdict", "deny"),
+        ("enforced", False),
+        ("agent", "helper"),
+        ("tool", "wipe"),
+        ("artifact", "0" * 64),
+        ("policy", "x"),
+        ("task", "t"),
+    ],
+)
+def test_the_decision_that_asked_was_about_this_call(member: str, value: Any, case: Case) -> None:
+    def other(found: Records) -> None:
+        found["asking"][member] = value
+
+    assert failure(case.check(rewritten(case, case.allowed, other))) == "approval"
 
 
 def forget_dan(found: Records) -> None:

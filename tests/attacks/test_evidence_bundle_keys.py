@@ -5,9 +5,11 @@ The attacker has stolen some of the log's keys, or is the log's owner; the reade
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,6 +179,37 @@ def test_each_region_of_a_rotation_matters(case: Case) -> None:
         except InvalidInput:
             continue
         assert not report.good, at
+
+
+def test_a_step_begins_where_the_one_before_it_ended(case: Case) -> None:
+    """Behind the genuine step to the second key, a thief hands over from a key of its own to another one of its own."""
+    origin, (first, second, _) = f"{case.name}/{SHARD}", case.keys
+    mine, thief = LocalKey.generate(), LocalKey.generate()
+    there = handing(first, second, origin)
+    root = root_of([leaf_hash(there)])
+    for knows in range(3):
+        report = case.read(forged(case, thief, there, handing(mine, thief, origin, 1, root)), knows, thief)
+        assert failure(report) == "rotations"
+        assert "out of order" in report.checks[-1].words
+
+
+def test_a_rotation_is_proven_under_the_key_in_force(case: Case) -> None:
+    """Not under one that was in force when it was written: who has stolen that could leave out what came after."""
+    first, second, third = case.keys
+    origin = f"{case.name}/{SHARD}"
+    there = handing(first, second, origin)
+    on = handing(second, third, origin, 1, root_of([leaf_hash(there)]))
+    made = forged(case, third, there, on)
+    assert case.read(made, 0).good
+    for signer in (first, second):
+        mixed = replace(made, rotations=(planted([there, on], signer, origin)[0], made.rotations[1]))
+        assert failure(case.read(mixed, 0)) == "rotations"
+
+
+def test_the_envelope_is_sealed_by_the_key_that_the_rotations_lead_to(case: Case) -> None:
+    """All of an early bundle is under the first key; that it knows of later ones is a contradiction."""
+    early = replace(case.early, rotations=case.bundle.rotations)
+    assert failure(case.read(early, 0, case.keys[0])) == "rotations"
 
 
 def test_a_circle_of_keys_leads_nowhere(case: Case) -> None:
@@ -369,3 +402,35 @@ def test_one_key_is_one_witness() -> None:
     for keys, wanted in ((KNOWN, 0), (KNOWN, 4), (KNOWN, -1), ((), 1)):
         with pytest.raises(InvalidInput, match="cannot be wanted"):
             Witnesses.of(keys, wanted)
+
+
+# --- what is read before anything is verified ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 7, [], {}, "x", True, "\ud800", "k" * 100_000])
+def test_an_envelope_of_a_stranger_ends_in_an_answer(value: Any, case: Case) -> None:
+    """Its rotations are read to learn which key would have to have signed it."""
+    body = json.loads(case.bundle.payload())
+    step = json.loads(record_in(case.bundle.rotations[0]))
+    thief = LocalKey.generate()
+    known = LogKeys(case.name, (case.keys[0].public,))
+
+    def told(payload: bytes) -> bool:
+        try:
+            return check_bundle(seal(payload, thief), known).good
+        except InvalidInput:
+            return False
+
+    for member in body["predicate"]:
+        assert not told(
+            json.dumps({**body, "predicate": {**body["predicate"], member: value}}, separators=(",", ":"), sort_keys=True).encode()
+        )
+    for member in body["predicate"]["records"]:
+        records = {**body["predicate"]["records"], member: [value] if member == "rotations" else value}
+        changed = {**body, "predicate": {**body["predicate"], "records": records}}
+        assert not told(json.dumps(changed, separators=(",", ":"), sort_keys=True).encode())
+    for changed in ({**step, "type": value}, {**step, "detail": value}, {**step, "detail": {"handover": value}}):
+        data = json.dumps(changed, separators=(",", ":"), sort_keys=True).encode()
+        for record in (data, data + b' "type":"key"', b"[" * 5000 + b'"type":"key"', b'"type":"key"', b"\xff"):
+            proof = replace(parse_tlog_proof(case.bundle.rotations[0]), record=record).format()
+            assert not told(replace(case.bundle, rotations=(proof, case.bundle.rotations[1])).payload())

@@ -16,6 +16,7 @@ _WHOLE: Final = (
     "tests/vectors/test_vectors.py",
 )
 _STANDING: Final = (
+    "tests/unit/test_mutants_values.py",
     "tests/unit/test_standing_rules.py",
     "tests/unit/test_mutants_budgets.py",
     "tests/unit/test_mutants_sequences.py",
@@ -26,6 +27,7 @@ _STANDING: Final = (
 _CHAIN: Final = (
     "tests/unit/test_chain.py",
     "tests/unit/test_mutants_chain.py",
+    "tests/unit/test_mutants_values.py",
     "tests/unit/test_artifact.py",
     "tests/property/test_chain.py",
     "tests/attacks/test_tokens.py",
@@ -46,6 +48,7 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/unit/test_bundle.py",
         "tests/unit/test_decide.py",
         "tests/unit/test_mutants_decide.py",
+        "tests/unit/test_mutants_values.py",
         "tests/unit/test_approvals.py",
         "tests/unit/test_proof.py",
         "tests/attacks/test_approvals.py",
@@ -56,9 +59,10 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
         "tests/attacks/test_guard_tools.py",
         "tests/attacks/test_rule_shadow.py",
     ),
-    "premises": ("tests/unit/test_decide.py", "tests/unit/test_guard_codes.py"),
+    "premises": ("tests/unit/test_decide.py", "tests/unit/test_mutants_values.py", "tests/unit/test_guard_codes.py"),
     "policy.forbid": (
         "tests/unit/test_mutants_forbid.py",
+        "tests/unit/test_mutants_values.py",
         "tests/unit/test_standing_rules.py",
         "tests/unit/test_policy.py",
         "tests/attacks/test_policy.py",
@@ -69,6 +73,7 @@ JUDGES: Final[dict[str, tuple[str, ...]]] = {
     "policy.budgets": (*_WHOLE, *_STANDING),
     "admission": (*_WHOLE, *_STANDING, "tests/unit/test_state.py", "tests/attacks/test_state.py"),
     "authority": (
+        "tests/unit/test_mutants_authority.py",
         *_WHOLE,
         "tests/unit/test_tasks.py",
         "tests/attacks/test_guard_authority.py",

@@ -307,9 +307,12 @@ def report(module: str, verdicts: list[tuple[Mutant, str | None]]) -> bool:
             print(f"  {mutant.name}: {verdict}")
     for what, reloaded in (("inside of functions", False), ("run at import", True)):
         counted = [verdict for mutant, verdict in verdicts if mutant.reloaded == reloaded and verdict not in (None, NOTHING)]
-        survived = sum(verdict.startswith(SURVIVED) for verdict in counted if verdict is not None)
-        rate = f", {100 * (1 - survived / len(counted)):.1f} %" if counted else ""
-        print(f"{module}, {what}: {len(counted)} mutants, {len(counted) - survived} killed, {survived} survived{rate}", flush=True)
+        if counted:
+            survived = sum(verdict.startswith(SURVIVED) for verdict in counted if verdict is not None)
+            rate = 100 * (1 - survived / len(counted))
+            print(
+                f"{module}, {what}: {len(counted)} mutants, {len(counted) - survived} killed, {survived} survived, {rate:.1f} %", flush=True
+            )
     missing = sum(verdict is None for _, verdict in verdicts)
     if missing:
         print(f"{module}: {missing} were not judged", flush=True)

@@ -61,7 +61,7 @@ _VOLATILE: list[tuple[str, str]] = [
     (r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=", "<base64>"),
     (r"(?m)^(— \S+) [A-Za-z0-9+/=]{60,}$", r"\1 <signature>"),
     (r'("x": ?")[A-Za-z0-9_-]{43}"', r'\1<key>"'),
-    (r"\b[A-Za-z0-9_-]{12}…", "<key>…"),
+    (r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{12}…", "<key>…"),
     (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<token>"),
     (r"bytes? [0-9]+\b", "byte <n>"),
 ]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentguard import Guard
-from agentguard import authority as module
-from agentguard.artifacts.chain import VerifiedChain, verify_structure
+from agentguard.artifacts.chain import DEFAULT_LIMITS, Anchor, VerifiedChain, verify_structure
 from agentguard.artifacts.link import Initiator
-from agentguard.artifacts.making import Profile, derive
+from agentguard.artifacts.making import Profile, derive, issue
 from agentguard.authority import Authority
+from agentguard.home import Trust
 from agentguard.keys import LocalKey
 from support.guarded import POLICY
 
@@ -68,13 +69,49 @@ class TestNames:
         assert authority._name(chain) == ("triage", "writer")
         assert authority._names == {chain.digest: ("triage", "writer")}
 
-    def test_what_is_remembered_has_a_bound(self, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_MEMO", 2)
-        authority, held = authority_of(guard), []
-        for task in ("one", "two", "three", "four", "five"):
+    def test_what_is_remembered_has_a_bound(self, guard: Guard) -> None:
+        authority = authority_of(guard)
+        authority._names.update({str(number): () for number in range(4095)})
+        held = []
+        for task in ("one", "two", "three"):
             authority._name(mint(guard, task))
             held.append(len(authority._names))
-        assert held == [1, 2, 1, 2, 1]
+        assert held == [4096, 1, 2]
+
+    def test_the_tasks_of_every_other_issuer_are_counted_apart(self, guard: Guard) -> None:
+        """Whichever way the thumbprints of the two keys sort: else half of all issuers could reach into the tasks of this guard."""
+        own = guard.home.keys.issuer()
+        mine = own.public.thumbprint()
+        strangers = (LocalKey.from_seed(number.to_bytes(32)) for number in count())
+        smaller = next(key for key in strangers if key.public.thumbprint() < mine)
+        larger = next(key for key in strangers if key.public.thumbprint() > mine)
+        iss = guard.home.issuer.iss
+        anchors = tuple(Anchor(iss, key.public) for key in (own, smaller, larger))
+        trust = Trust.of(anchors, guard.home.trust.agents)
+        authority = Authority(guard.home, trust, guard._enforcement.in_force.snapshot.policy, {}, (), DEFAULT_LIMITS)
+        for key in (own, smaller, larger):
+            token = issue(
+                signer=key,
+                iss=iss,
+                holder=guard.home.keys.holder("triage").public,
+                tools=mint(guard).leaf.tools,
+                now=NOW,
+                ttl=600,
+                max_depth=4,
+                profile=Profile(agent="triage", initiator=Initiator("user:bob"), task="t"),
+            )
+            chain = authority._verify((token,), possessed=False).chain
+            assert chain is not None
+            assert chain.task_id == ("t" if key is own else f"{key.public.thumbprint()}/t")
+
+
+def test_a_root_is_bound_to_each_simple_fact_of_the_operator_and_to_no_list(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"region": "eu", "shard": 3, "spare": False, "owner": None, "zones": ["a", "b"]}
+    with Guard.open(POLICY, home=tmp_path / "home", durability="process", environment=facts) as guard:
+        entries = {name: entry for _, name, entry in mint(guard).env}
+    assert set(entries) == {"region", "shard", "spare", "owner"}
+    assert all(entry.constraint.check(facts[name]) and not entry.optional for name, entry in entries.items())
+    assert not any(entry.constraint.check("other") for entry in entries.values())
 
 
 class TestTimes:

@@ -128,6 +128,42 @@ def test_the_time_until_a_bundle_begins_is_a_difference_on_any_day() -> None:
     assert (reason.code, reason.found) == (Code.POLICY_MISMATCH, "it begins in 90 s")
 
 
+OPEN = load("""
+agentguard: 1
+name: open
+agents: {a0: {tools: {read_file: {path: any}, search: {query: any}}}}
+tools: {read_file: {plain_chains: accepted}, search: {unsafe_any_arguments: true}}
+""")
+
+
+def opened(made: VerifiedChain, tool: str, *, possessed: bool = True) -> Decision:
+    call = ToolCall("a0", tool, {"path": "/data/a"} if tool == "read_file" else {"query": "x"})
+    grant = Grant(True, made, None, ("a0",), possessed=possessed)
+    return decide(call, Binding(call.arguments), grant, OPEN, Facts({}, Revocations(), Limits()), NOW)
+
+
+@pytest.mark.parametrize("possessed", [True, False])
+@pytest.mark.parametrize("scope", [{"path": {"constraint_type": "wildcard"}}, {}])
+def test_a_plain_chain_needs_a_proof_though_the_guard_holds_the_key(scope: Any, possessed: bool) -> None:
+    """The scope, open or not, is no hindrance to a plain chain that the policy accepts; the proof is never spared."""
+    decision = opened(verified(mint({"read_file": scope}, plain=True)), "read_file", possessed=possessed)
+    assert (decision.code, decision.stage) == (Code.PROOF_MISSING, Stage.PROOF)
+
+
+def test_a_map_that_admits_anything_will_do_where_the_policy_says_so_and_nowhere_else() -> None:
+    made = verified(mint({"search": {}, "read_file": {}}, profile=profile("a0", policy=OPEN.digest)))
+    assert opened(made, "search").allowed
+    (reason,) = opened(made, "read_file").reasons
+    assert (reason.code, reason.subject) == (Code.ARGUMENT_NOT_IN_SCOPE, "*")
+
+
+def test_a_grant_that_names_fewer_holders_than_there_are_links_is_a_fault_and_no_permission() -> None:
+    """The guard makes one name for each link; where a fault leaves one out, the first must not be taken for the leaf's."""
+    made = chain("a0", "a1")
+    with pytest.raises(ValueError, match="shorter"):
+        judged(made, agent="a0", bound=("a0",))
+
+
 class TestWithoutATime:
     """`policy test` and `agentguard check` may not know when: then hours are left out, and a shadow lifts nothing."""
 

@@ -107,7 +107,7 @@ def _unsealed(data: bytes, keys: LogKeys) -> tuple[bytes, LogKeys]:
         except InvalidInput:
             raise error from None
         if not rotations:
-            raise NotSigned(f"{error.message}, and it brings no rotation of the log's key along") from None
+            raise
     try:
         current = key_in_force(rotations, keys)
     except InvalidInput as error:

@@ -144,7 +144,10 @@ def _list(value: Any, what: str) -> list[Any]:
 
 
 def _proof(value: Any) -> bytes:
-    return _text(value, "a proof").encode("utf-8", "surrogatepass")
+    try:
+        return _text(value, "a proof").encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput("a proof must be text, found half of a surrogate pair") from None
 
 
 def _base64(value: Any, what: str) -> bytes:

@@ -22,7 +22,6 @@ from agentguard.keys import PublicKey
 from agentguard.log.checkpoint import parse_checkpoint, parse_note
 from agentguard.log.handover import Handover, read_handover
 from agentguard.log.identity import LogKeys
-from agentguard.log.layout import is_shard_id
 from agentguard.log.merkle import root_before
 from agentguard.log.proofs import check_inclusion
 from agentguard.log.tlog_proof import parse_tlog_proof
@@ -30,7 +29,7 @@ from agentguard.log.tlog_proof import parse_tlog_proof
 
 def key_in_force(rotations: Sequence[bytes], trusted: LogKeys) -> LogKeys:
     """The log with the one key that its checkpoints must be signed by, given the key that is trusted. Raises InvalidInput."""
-    steps = [_handover(data, trusted.name) for data in rotations]
+    steps = [_handover(data) for data in rotations]
     if not steps:
         return LogKeys(trusted.name, (trusted.current,))
     keys = [steps[0][1].old, steps[0][1].new]
@@ -58,7 +57,7 @@ def key_in_force(rotations: Sequence[bytes], trusted: LogKeys) -> LogKeys:
 
 def describe(rotations: Sequence[bytes], trusted: LogKeys) -> str:
     """The keys in words, once they hold."""
-    steps = [_handover(data, trusted.name)[1] for data in rotations]
+    steps = [_handover(data)[1] for data in rotations]
     if not steps:
         return "none: the key that is trusted signed all"
     keys = [steps[0].old, *dict.fromkeys(step.new for step in steps)]
@@ -66,13 +65,10 @@ def describe(rotations: Sequence[bytes], trusted: LogKeys) -> str:
     return f"{named}: each key handed over to the next"
 
 
-def _handover(data: bytes, name: str) -> tuple[str, Handover]:
-    """What the record of a proof hands over, and in which shard; whether it is in the log is another question."""
+def _handover(data: bytes) -> tuple[str, Handover]:
+    """What the record of a proof hands over, and in which shard; whether that is one of the log, and it is in it, is another question."""
     proof = parse_tlog_proof(data)
     origin = parse_checkpoint(parse_note(proof.checkpoint).text).origin
-    log, _, shard = origin.rpartition("/")
-    if log != name or not is_shard_id(shard):
-        raise InvalidInput(f"a rotation is of {origin!r:.100}, not of {name}")
     handover = read_handover(proof.record or b"", origin)
     if handover is None:
         raise InvalidInput(f"record {proof.index} of {origin} hands no key over")
