@@ -62,7 +62,9 @@ class Session:
         taken, lines = self._mapped(items, {mutant.module for mutant in self.todo})
         for module in {mutant.module for mutant in self.todo}:
             judged = {node for (name, _), nodes in lines.items() if name == module for node in nodes}
-            self.order[module] = few(sorted(judged, key=lambda node: taken[node]), taken)
+            # What is said of a class may be tested without any line of its module run.
+            beside = sorted(set(taken) - judged, key=lambda node: taken[node])
+            self.order[module] = few(sorted(judged, key=lambda node: taken[node]), taken) + few(beside, taken, most=2)
         recent: Counter[str] = Counter()
 
         def judge(mutant: Mutant) -> tuple[int, str]:
@@ -104,7 +106,7 @@ class Session:
         lines: dict[tuple[str, int], set[str]] = {}
         for module, line, node in found["lines"]:
             lines.setdefault((module, line), set()).add(node)
-        return found["taken"], lines
+        return {node: seconds for node, seconds in found["taken"].items() if node not in found["failed"]}, lines
 
 
 def _map(items: dict[str, pytest.Item], modules: set[str]) -> dict[str, Any]:

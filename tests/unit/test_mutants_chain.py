@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -201,4 +200,6 @@ class TestCache:
         assert held == [True, False, True]
 
     def test_it_holds_16_mebibytes_unless_told_otherwise(self) -> None:
-        assert inspect.signature(PrefixCache).parameters["max_bytes"].default == 16 * 1024 * 1024
+        cache = PrefixCache()
+        verify_structure(tokens := chain_of(1).tokens, ANCHORS, cache=cache)
+        assert (len(cache), cache._size, cache._max) == (1, weights(tokens), 16 * 1024 * 1024)

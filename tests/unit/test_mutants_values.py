@@ -24,37 +24,49 @@ from agentguard.policy.standing import HoursRule, Shadow, Standing
 from agentguard.premises import Answer, Binding, Facts, Grant, Terms, Usage
 from support.artifacts import chain_of
 
-AT_MOST = SequenceRule("at_most", ("mail",), (), 2, None, "p:1:1")
-WATCH = watch("clerk", "mail", [AT_MOST])
-assert WATCH is not None
-VALUES: list[Any] = [
-    Charge("k", 5, "n"),
-    Need("k", 1),
-    Meter("k", ("usage",), 5),
-    Account("t", "clerk", (), 7),
-    Window(60, sliding=False),
-    Budget(5, "b", "p"),
-    AT_MOST,
-    WATCH,
-    WATCH.checks[0],
-    Forbid("send", "clerk", "", "p"),
-    HoursRule(parse_hours({"days": ["mon"], "from": "09:00", "to": "17:00", "zone": "UTC"}), None, "p"),
-    Shadow(5, None, "p"),
-    Standing((), (), WATCH, ()),
-    Grant(),
-    Binding(freeze({"x": 1})),
-    Terms("bundle", 0, 1),
-    Facts({}, Revocations(), Limits()),
-    Answer("r", granted=True),
-    Usage(),
-    ApprovalRule(("user:carol",), 1, 3600, initiator=False, place="p:1:1"),
-    chain_of(1),
-]
+
+def values() -> list[Any]:
+    """One of each, made anew."""
+    rule = SequenceRule("at_most", ("mail",), (), 2, None, "p:1:1")
+    watched = watch("clerk", "mail", [rule])
+    assert watched is not None
+    hours = parse_hours({"days": ["mon"], "from": "09:00", "to": "17:00", "zone": "UTC"})
+    return [
+        Charge("k", 5, "n"),
+        Need("k", 1),
+        Meter("k", ("usage",), 5),
+        Account("t", "clerk", (), 7),
+        Window(60, sliding=False),
+        Budget(5, "b", "p"),
+        rule,
+        watched,
+        watched.checks[0],
+        Forbid("send", "clerk", "", "p"),
+        HoursRule(hours, None, "p"),
+        Shadow(5, None, "p"),
+        Standing((), (), watched, ()),
+        Grant(),
+        Binding(freeze({"x": 1})),
+        Terms("bundle", 0, 1),
+        Facts({}, Revocations(), Limits()),
+        Answer("r", granted=True),
+        Usage(),
+        ApprovalRule(("user:carol",), 1, 3600, initiator=False, place="p:1:1"),
+        chain_of(1),
+    ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_no_field_can_be_changed_and_none_added(value: Any) -> None:
+NAMES = [type(value).__name__ for value in values()]
+
+
+def one_of(name: str) -> Any:
+    return next(value for value in values() if type(value).__name__ == name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_field_can_be_changed_and_none_added(name: str) -> None:
     """A reload, another thread or a hook must not move what a running check was judged by."""
+    value = one_of(name)
     fields = msgspec.structs.fields(value) if isinstance(value, msgspec.Struct) else dataclasses.fields(value)
     assert fields
     for field in fields:
@@ -63,8 +75,10 @@ def test_no_field_can_be_changed_and_none_added(value: Any) -> None:
     assert not hasattr(value, "__dict__")
 
 
-@pytest.mark.parametrize("value", [value for value in VALUES if dataclasses.is_dataclass(value)], ids=lambda value: type(value).__name__)
-def test_what_is_worked_out_cannot_be_given(value: Any) -> None:
+@pytest.mark.parametrize("name", ["Account", "Watch", "Forbid"])
+def test_what_is_worked_out_cannot_be_given(name: str) -> None:
+    value = one_of(name)
+    assert any(not field.init for field in dataclasses.fields(value))
     for field in dataclasses.fields(value):
         if not field.init:
             given = {other.name: getattr(value, other.name) for other in dataclasses.fields(value) if other.init}
