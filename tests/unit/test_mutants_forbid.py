@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations, product
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,26 @@ def test_a_name_is_held_against_the_rules_that_may_fit_and_not_against_each(glob
     held = ForbidIndex([rule])._shared
     assert all(rule in held.candidates(tool) for tool in near)
     assert not any(list(held.candidates(tool)) for tool in far)
+
+
+class Counted(str):
+    """A name that counts how often a part of it is looked up."""
+
+    looked: list[slice]
+
+    def __getitem__(self, part: Any) -> str:
+        self.looked.append(part)
+        return super().__getitem__(part)
+
+
+@pytest.mark.parametrize(("name", "looks"), [("abcdefghij", 8 + 6), ("abcde", 3 + 1), ("abcd", 2), ("abc", 1), ("ab", 0), ("", 0)])
+def test_a_piece_is_looked_for_where_it_may_stand_and_nowhere_else(name: str, looks: int) -> None:
+    """Rules about a piece in the middle of a name are what costs most: once for each place and each length of piece."""
+    tool = Counted(name)
+    tool.looked = []
+    held = ForbidIndex([Forbid("*abc*", None, "", "p"), Forbid("*abcde*", None, "", "p", 1), Forbid("*xyz*", None, "", "p", 2)])._shared
+    assert [rule.tool for rule in held.candidates(tool)] == [glob for glob in ("*abc*", "*abcde*") if glob.strip("*") in name]
+    assert len(tool.looked) == looks
 
 
 @pytest.mark.parametrize(("now", "shadowed"), [(98, True), (99, True), (100, False), (101, False), (0, True)])

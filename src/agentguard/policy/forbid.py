@@ -78,7 +78,7 @@ class _Bucket:
         for length, group in self.prefixes.items():
             yield from group.get(tool[:length], ())
         for length, group in self.pieces.items():
-            for start in range(len(tool)):
+            for start in range(len(tool) - length + 1):
                 yield from group.get(tool[start : start + length], ())
         yield from self.loose
 
