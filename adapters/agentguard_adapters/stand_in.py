@@ -25,6 +25,7 @@ from agentguard.decision import Reason, Stage
 from agentguard.errors import OutputRefused
 from agentguard.plain import is_json, plain
 from agentguard.task import Task
+from agentguard.tools.bodies import awaits
 from agentguard.tools.integrity import Tool, bare, register
 from agentguard_adapters.seats import seat
 
@@ -188,8 +189,11 @@ def stand_in(
         except (Denied, OutputRefused) as refused:
             return turn.answer(refused, on_deny)
 
-    awaits = inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(type(body).__call__)
-    made: Any = asynchronous if awaits else synchronous
+    return _announced(asynchronous if awaits(body) else synchronous, body, guard, tool, asynchronous)
+
+
+def _announced(made: Any, body: Any, guard: Guard, tool: Tool, asynchronous: Callable[..., Any]) -> Callable[..., Any]:
+    """`made`, which looks like `body` and says for which guard it stands before which tool."""
     functools.update_wrapper(made, body)
     made.__agentguard_stand_in__ = (made, guard)
     made.__agentguard_tool__ = tool

@@ -60,6 +60,7 @@ def account(
 def fixed(call: ToolCall, policy: Policy) -> bool:
     """Whether every call of this agent to this tool is charged to the same account, so that it is made once a task."""
     standing = policy.standing(call.agent, call.tool)
-    if call.proof is not None or standing is None:
+    if standing is None:
         return call.proof is None
-    return standing.fixed and (standing.watch is None or not policy.may_shadow(call.agent))
+    watched = standing.watch is not None and policy.may_shadow(call.agent)  # what it needs depends on the time then
+    return call.proof is None and standing.fixed and not watched

@@ -177,6 +177,16 @@ class Form:
         return _bounded(b"".join(parts))
 
 
+def ran(decision: Mapping[str, Any]) -> bool:
+    """Whether the call of a decision's record might run."""
+    return decision["verdict"] == Verdict.ALLOW or not decision["enforced"]
+
+
+def put_to_humans(decision: Mapping[str, Any]) -> bool:
+    """Whether the call of a decision's record was put to humans."""
+    return decision["verdict"] == Verdict.ASK and bool(decision["enforced"])
+
+
 def commit(salt: bytes, value: bytes) -> str:
     """A commitment that neither reveals the value nor lets anyone guess it: SHA-256 of a 16-byte random salt and the value."""
     return "sha256:" + hashlib.sha256(salt + value).hexdigest()

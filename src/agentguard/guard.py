@@ -7,7 +7,6 @@ path share everything but the write: `check` writes, `acheck` awaits the write.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
@@ -35,6 +34,7 @@ from agentguard.policy.model import Policy
 from agentguard.snapshot import Snapshot, given_by, read_orders
 from agentguard.spans import parse_span
 from agentguard.task import Task, initiator_of
+from agentguard.tools.bodies import awaits
 from agentguard.tools.integrity import Binder, Tool, mark, register
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Guard:
     def _wrap(self, tool: Tool, fn: Callable[..., Any]) -> Callable[..., Any]:
         """The function that stands in for `fn`."""
         wrapper: Any
-        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
+        if awaits(fn):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 call, hidden = self._called(tool, args, kwargs)

@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
-from types import AsyncGeneratorType, FunctionType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from agentguard.call import ToolCall
@@ -17,6 +17,7 @@ from agentguard.context import current_task, inside, lent_permit, restore
 from agentguard.decision import Code, Decision, Reason, Stage
 from agentguard.errors import Denied, EvidenceUnavailable, InvalidInput, OutcomeUnrecorded
 from agentguard.plain import plain
+from agentguard.tools.bodies import is_async, unawaited
 from agentguard.tools.integrity import StreamOutput, Tool, bare
 
 if TYPE_CHECKING:
@@ -113,14 +114,14 @@ class Permit:
         Raises Denied where the permit does not cover this (used, expired, another function, another process, live arguments that say
         something else than what was checked), whatever the tool raises, and OutcomeUnrecorded.
         """
-        if _is_async(fn):
+        if is_async(fn):
             raise InvalidInput("the tool is async, and the permit was asked to run it synchronously", hint="use `await permit.arun(fn)`")
         self._begin(fn, injected, live)
         try:
             with inside(self.execution):
                 output = self._body(fn, injected, live)
                 if hasattr(type(output), "__await__"):
-                    raise _unawaited(output)
+                    raise unawaited(output)
         except BaseException as error:
             self._finish(_status(error, self._tool), error=error)
             raise
@@ -138,7 +139,7 @@ class Permit:
                 if hasattr(type(output), "__await__"):
                     output = await (output if self._shaping is None else self._shaping.arun(output))
                     if hasattr(type(output), "__await__"):
-                        raise _unawaited(output)
+                        raise unawaited(output)
         except BaseException as error:
             await self._afinish(_status(error, self._tool), error=error)
             raise
@@ -382,22 +383,6 @@ _STAGES: Final = {
     Code.INTEGRITY_FAILURE: Stage.INTEGRITY,
     Code.REPLAY_DETECTED: Stage.ADMISSION,
 }
-
-
-def _unawaited(output: Any) -> InvalidInput:
-    """What a tool put off and nobody may await, since it would run outside its execution: stopped, and the error that says so."""
-    for end in ("close", "cancel"):
-        if callable(stop := getattr(output, end, None)):
-            stop()
-            break
-    hint = "let the tool await it, and use `await permit.arun(fn)`"
-    return InvalidInput("the tool returned an awaitable, which was stopped", hint=hint)
-
-
-def _is_async(fn: Any) -> bool:
-    if type(fn) is FunctionType:  # nearly always, and `inspect` takes a long way to this bit
-        return bool(fn.__code__.co_flags & inspect.CO_COROUTINE)
-    return inspect.iscoroutinefunction(fn)
 
 
 def _status(error: BaseException, tool: Tool | None) -> str:

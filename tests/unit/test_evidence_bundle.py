@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,15 +179,22 @@ def _one_call(guard: Guard) -> None:
         attempt(guard, "echo", x=1)
 
 
-def test_a_chain_from_another_home(tmp_path: Path) -> None:
+@contextmanager
+def two_guards(place: Path) -> Iterator[tuple[Guard, Guard, Callable[..., int]]]:
+    """One that grants, one that receives, and the tool of that one."""
     policy = "agentguard: 1\nname: p\nagents:\n  triage: {tools: {echo: {x: any}}, delegates: {writer: {depth: 1}}}\n"
     policy += "  writer: {tools: {echo: {x: any}}}\n"
-    with two_homes(tmp_path, policy, here="triage", there="writer") as (here, there):
+    with two_homes(place, policy, here="triage", there="writer") as (here, there):
 
         @there.tool
         def echo(x: int) -> int:
             return x
 
+        yield here, there, echo
+
+
+def test_a_chain_from_another_home(tmp_path: Path) -> None:
+    with two_guards(tmp_path) as (here, there, echo):
         with here.task("triage", **AS) as task:
             chain = {"aat_chain": list(task.tokens or ())}
         accepted = there.accept(json.dumps(chain))
@@ -200,14 +208,7 @@ def test_a_chain_from_another_home(tmp_path: Path) -> None:
 
 
 def test_a_call_by_a_chain_from_another_home_that_ran(tmp_path: Path) -> None:
-    policy = "agentguard: 1\nname: p\nagents:\n  triage: {tools: {echo: {x: any}}, delegates: {writer: {depth: 1}}}\n"
-    policy += "  writer: {tools: {echo: {x: any}}}\n"
-    with two_homes(tmp_path, policy, here="triage", there="writer") as (here, there):
-
-        @there.tool
-        def echo(x: int) -> int:
-            return x
-
+    with two_guards(tmp_path) as (here, there, echo):
         with here.task("triage", **AS) as task:
             leaf, key = verify_structure(task.issue().tokens, here.home.trust.anchors).leaf, here.home.keys.holder("triage")
             proof = make_proof(key, leaf, "echo", {"x": 1}, int(time.time()), aud=there.audience)

@@ -19,7 +19,7 @@ from agentguard.charging import USES
 from agentguard.decision import Code, Verdict
 from agentguard.environment import NANOSECOND
 from agentguard.errors import InvalidInput
-from agentguard.evidence import commit
+from agentguard.evidence import commit, put_to_humans, ran
 from agentguard.log import iter_records
 from agentguard.store import SideStore
 
@@ -166,7 +166,7 @@ def from_home(home: Path, progress: Progress = lambda done, of: None) -> Iterato
 
 
 def _recorded(execution: str, body: Mapping[str, Any], kept: Mapping[str, Frozen], ended: bool) -> Called:
-    code, ran = body["code"], body["verdict"] == Verdict.ALLOW or not body["enforced"]
+    code = body["code"]
     return Called(
         body["agent"],
         body["tool"],
@@ -180,7 +180,7 @@ def _recorded(execution: str, body: Mapping[str, Any], kept: Mapping[str, Frozen
         (body["initiator"] or {}).get("id", ""),
         _answer(code, kept.get("usage")),
         body["enforced"],
-        not ran and (code not in POLICY_CODES or (code == Code.BUDGET_EXHAUSTED and _by_artifact(kept.get("reasons", ())))),
+        not ran(body) and (code not in POLICY_CODES or (code == Code.BUDGET_EXHAUSTED and _by_artifact(kept.get("reasons", ())))),
         kept.get("followed"),
     )
 
@@ -210,7 +210,7 @@ def _asked(made: Sequence[tuple[str, Mapping[str, Any]]], kept: Mapping[str, Map
     waiting: dict[tuple[str | None, str, str], dict[bytes, str]] = {}
     for execution, body in made:
         where = (body["task"], body["agent"], body["tool"])
-        asks = body["verdict"] == Verdict.ASK and body["enforced"]
+        asks = put_to_humans(body)
         bound = _bound(body, kept.get(execution, {})) if asks or where in waiting else None
         if bound is None:
             continue

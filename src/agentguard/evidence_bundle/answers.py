@@ -22,7 +22,8 @@ from agentguard.artifacts.chain import VerifiedChain
 from agentguard.artifacts.revocation import Kind, Revocations
 from agentguard.environment import NANOSECOND
 from agentguard.errors import InvalidInput
-from agentguard.evidence_bundle.contents import approval_of, ran
+from agentguard.evidence import put_to_humans, ran
+from agentguard.evidence_bundle.contents import approval_of
 from agentguard.keys import PublicKey
 from agentguard.policy.approval import ApprovalRule
 from agentguard.premises import Answer
@@ -143,7 +144,7 @@ def read_approval(decision: Record, records: Sequence[Record], anchors: Record, 
 
 def _check_asking(decision: Record, asking: Record, asked: Record) -> None:
     """It asked: this call itself, or an earlier one that was the same."""
-    if asking["id"] != asked["execution"] or (asking["verdict"], asking["enforced"]) != ("ask", True):
+    if asking["id"] != asked["execution"] or not put_to_humans(asking):
         raise InvalidInput("the decision that asked is not there")
     for member in _SAME:
         if asking[member] != decision[member] or asked.get(member, decision[member]) != decision[member]:

@@ -16,9 +16,9 @@ from typing import Any, Final
 from agentguard.canonical import parse
 from agentguard.dsse import NotSigned, peek, unseal
 from agentguard.errors import InvalidInput
-from agentguard.evidence import commit
+from agentguard.evidence import commit, ran
 from agentguard.evidence_bundle.answers import Approval, read_approval
-from agentguard.evidence_bundle.contents import DOCUMENTS, MAX_BUNDLE, EvidenceBundle, above, links_of, name_of, ran, read_payload
+from agentguard.evidence_bundle.contents import DOCUMENTS, MAX_BUNDLE, EvidenceBundle, above, links_of, name_of, read_payload
 from agentguard.evidence_bundle.cosignatures import Witnesses, check_cosignatures
 from agentguard.evidence_bundle.rerun import Rerun, rerun
 from agentguard.evidence_bundle.rotations import describe, key_in_force
@@ -181,7 +181,7 @@ class _Reading:
             return "none brought along"
         if outcome["type"] != "outcome" or outcome["execution"] != self._bundle.execution:
             raise _Failed("the outcome is that of another execution")
-        if self.decision["verdict"] != "allow" and self.decision["enforced"]:
+        if not ran(self.decision):
             raise _Failed("a call that was refused has an outcome")
         return f"{outcome['status']}, of the same execution"
 

@@ -173,11 +173,6 @@ def links_of(chain: bytes) -> list[str]:
     return [Token(token).digest.hex() for token in parse(chain)["aat_chain"]]  # else KeyError, TypeError
 
 
-def ran(decision: Mapping[str, Any]) -> bool:
-    """Whether the call of a decision might run."""
-    return decision["verdict"] == "allow" or not decision["enforced"]
-
-
 def approval_of(decision: Mapping[str, Any]) -> str | None:
     """The request whose approval an admitted call was charged to, if any."""
     names = [_APPROVAL.fullmatch(name) for name, _ in decision["reserved"]]

@@ -9,8 +9,8 @@ from typing import Any, Final
 from agentguard.bundle import read_bundle
 from agentguard.canonical import parse
 from agentguard.errors import InvalidInput
-from agentguard.evidence import commit
-from agentguard.evidence_bundle.contents import DOCUMENTS, MAX_RECORDS, Disclosed, EvidenceBundle, above, approval_of, links_of, ran
+from agentguard.evidence import commit, put_to_humans, ran
+from agentguard.evidence_bundle.contents import DOCUMENTS, MAX_RECORDS, Disclosed, EvidenceBundle, above, approval_of, links_of
 from agentguard.home import Trust
 from agentguard.keys import KeyRing, PublicKey
 from agentguard.log import read_record
@@ -119,8 +119,8 @@ class _Maker:
 
     def approval(self, decision: dict[str, Any]) -> Iterator[Row]:
         """What was asked about the call, and answered; and the decision that asked, where it was another one."""
-        answered, asks = _used(self._home, decision), decision["verdict"] == "ask" and decision["enforced"]
-        if answered is None and asks:
+        answered = _used(self._home, decision)
+        if answered is None and put_to_humans(decision):
             yield from self._notes(decision, {"asked"})
             return
         if answered is None:
@@ -221,11 +221,11 @@ def _values(home: Path, decision: dict[str, Any], records: list[dict[str, Any]])
         if record["type"] == "decision" and record["id"] != execution:
             continue  # what caused the call is proven, and tells no more
         detail = record.get("detail", {})
-        asked = record["type"] == "approval" and detail["action"] == "asked"
-        owner = record["execution"] if record["type"] == "outcome" else detail["execution"] if asked else record["id"]
+        question = record["type"] == "approval" and detail["action"] == "asked"
+        owner = record["execution"] if record["type"] == "outcome" else detail["execution"] if question else record["id"]
         given: set[str] = set()
         for item in store.get(owner, near_ns=int(record["time"])):
-            commitment = record.get(item.kind) if not asked else detail["arguments"] if item.kind == "asked" else None
+            commitment = record.get(item.kind) if not question else detail["arguments"] if item.kind == "asked" else None
             if item.kind not in given and commitment == commit(item.salt, item.value):
                 given.add(item.kind)
                 yield Disclosed(record["id"], item.kind, item.salt, item.value)

@@ -186,38 +186,41 @@ def _root_between(nodes: Nodes, low: int, high: int) -> bytes:
     return fold([nodes(level, number) for level, number in peaks_between(low, high)])
 
 
-def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (RFC 9162 §2.1.3.2). Total."""
-    if not 0 <= index < size:
-        return False
-    position, last, node = index, size - 1, leaf
-    for sibling in proof:
+def _sides(position: int, last: int, length: int) -> list[bool] | None:
+    """For each hash of a path of this length up from node `position` of a level that ends with `last`, whether it stands left of what is
+    folded so far (RFC 9162 §2.1.3.2); None where a path up to the root has another length."""
+    sides = []
+    for _ in range(length):
         if last == 0:
-            return False
-        if position & 1 or position == last:
-            node = node_hash(sibling, node)
-            while not position & 1 and position:
-                position >>= 1
-                last >>= 1
-        else:
-            node = node_hash(node, sibling)
+            return None
+        left = bool(position & 1) or position == last
+        sides.append(left)
+        while left and not position & 1 and position:
+            position >>= 1
+            last >>= 1
         position >>= 1
         last >>= 1
-    return last == 0 and node == root
+    return sides if last == 0 else None
+
+
+def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
+    """Whether `leaf` is leaf `index` of the tree of `size` leaves under `root` (RFC 9162 §2.1.3.2). Total."""
+    sides = _sides(index, size - 1, len(proof)) if 0 <= index < size else None
+    if sides is None:
+        return False
+    node = leaf
+    for sibling, left in zip(proof, sides, strict=True):
+        node = node_hash(sibling, node) if left else node_hash(node, sibling)
+    return node == root
 
 
 def root_before(index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """The root over the leaves before leaf `index`: the verified audit path of that leaf holds all peaks of their tree."""
-    position, last, peaks = index, size - 1, []
-    for sibling in proof:
-        if position & 1 or position == last:
-            peaks.append(sibling)
-            while not position & 1 and position:
-                position >>= 1
-                last >>= 1
-        position >>= 1
-        last >>= 1
-    return fold(peaks[::-1])
+    """The root over the leaves before leaf `index`: the verified audit path of that leaf holds all peaks of their tree. Raises InvalidInput
+    for what is no such path."""
+    sides = _sides(index, size - 1, len(proof)) if 0 <= index < size else None
+    if sides is None:
+        raise InvalidInput(f"{len(proof)} hashes are no path from leaf {index} to the root of {size}")
+    return fold([sibling for sibling, left in zip(proof, sides, strict=True) if left][::-1])
 
 
 def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
@@ -237,17 +240,12 @@ def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: 
     while position & 1:
         position >>= 1
         last >>= 1
+    sides = _sides(position, last, len(path) - 1)
+    if sides is None:
+        return False
     old = new = path[0]
-    for node in path[1:]:
-        if last == 0:
-            return False
-        if position & 1 or position == last:
-            old, new = node_hash(node, old), node_hash(node, new)
-            while not position & 1 and position:
-                position >>= 1
-                last >>= 1
-        else:
-            new = node_hash(new, node)
-        position >>= 1
-        last >>= 1
-    return last == 0 and old == old_root and new == new_root
+    for node, left in zip(path[1:], sides, strict=True):
+        if left:
+            old = node_hash(node, old)
+        new = node_hash(node, new) if left else node_hash(new, node)
+    return old == old_root and new == new_root
