@@ -140,6 +140,9 @@ def _chain(case: _Case) -> Reason | None:
         return Reason(Code.ARTIFACT_MALFORMED, required="a chain of artifacts", found="none that could be read")
     links = grant.chain.links
     if grant.agents != grant.chain.agents:  # where they are equal, every claim is what the bindings say
+        if len(grant.agents) != len(links):  # a fault of ours: no name may be taken for another link's
+            found = f"{len(grant.agents)} for {len(links)} links"
+            return Reason(Code.DELEGATION_INVALID, case.call.agent, "the name of each link's holder", found)
         for index, (link, name) in enumerate(zip(links, grant.agents, strict=True)):
             claimed = link.profile.agent if link.profile is not None else None
             if name is None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread
+from typing import Any
 
 import pytest
 
@@ -24,6 +28,7 @@ from agentguard.errors import InvalidInput
 from agentguard.policy import load
 from agentguard.policy.model import Policy
 from agentguard.premises import Answer, Binding, Facts, Grant, Usage
+from agentguard.state.store import Reservation
 from agentguard.testing import records
 from support.artifacts import NOW, mint, profile, verified
 
@@ -222,6 +227,44 @@ def test_what_is_charged_follows_the_end_of_a_shadow(home: Path) -> None:
                 guard.check(ToolCall("a", "pay", {}))
     assert caught.value.decision.code == "sequence_violation"
     assert caught.value.decision.enforced
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_nobodys_own_holds_under_a_shadow_against_calls_at_once(home: Path, shared: bool) -> None:
+    """All are decided before any is admitted, in memory or in the file: admission asks again what the whole policy's sequences need."""
+    text = SEQUENCES.replace("sequence: [{tool: once, never_after: pay}]", "sequence: [{tool: send, at_most: 1}]")
+    with Guard.open(text, home=home, durability="process") as guard, guard.task("a", initiator="user:x") as task:
+        if shared:
+            guard.export(task)
+        state, together = guard.home.state, Barrier(8, timeout=20)
+        admit, said = state.admit, list[str]()
+
+        def at_once(reservation: Reservation) -> Any:
+            with suppress(BrokenBarrierError):  # whoever is judged again comes alone
+                together.wait()
+            together.abort()
+            return admit(reservation)
+
+        class Together:
+            def __getattr__(self, name: str) -> Any:
+                return at_once if name == "admit" else getattr(state, name)
+
+        guard.home.state = Together()  # type: ignore[assignment]  # it is one but for the waiting
+
+        def call() -> None:
+            try:
+                guard.check(ToolCall("a", "send", {})).run(lambda: None)
+                said.append("ran")
+            except Denied as denied:
+                said.append(denied.decision.code or "")
+
+        threads = [Thread(target=copy_context().run, args=(call,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        guard.home.state = state
+    assert sorted(said) == ["ran", *["sequence_violation"] * 7]
 
 
 def test_what_a_shadow_leaves_out_is_not_remembered_with_a_task() -> None:

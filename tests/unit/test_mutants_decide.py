@@ -160,8 +160,9 @@ def test_a_map_that_admits_anything_will_do_where_the_policy_says_so_and_nowhere
 def test_a_grant_that_names_fewer_holders_than_there_are_links_is_a_fault_and_no_permission() -> None:
     """The guard makes one name for each link; where a fault leaves one out, the first must not be taken for the leaf's."""
     made = chain("a0", "a1")
-    with pytest.raises(ValueError, match="shorter"):
-        judged(made, agent="a0", bound=("a0",))
+    for names in ((), ("a0",), ("a0", "a1", "a0")):
+        (reason,) = judged(made, agent="a0", bound=names).reasons
+        assert (reason.code, reason.found) == (Code.DELEGATION_INVALID, f"{len(names)} for 2 links")
 
 
 class TestWithoutATime:
