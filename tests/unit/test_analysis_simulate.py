@@ -211,8 +211,9 @@ def test_an_approval_is_the_answer_that_was_given(tmp_path: Path) -> None:
 
 def test_a_forbid_rule_on_trial_is_judged_at_the_time_of_each_call(tmp_path: Path) -> None:
     """Also for a tool of which nothing but its arguments is asked otherwise: what the rule forbids runs until its shadow ends."""
-    trial, end = 'forbid: [{tool: pay, unsafe_shadow: {until: "2026-06-01T00:00:00Z"}}]\n', 1_780_272_000
-    assert codes(tmp_path, trial, pay(at=end - 1), pay(at=end)) == [None, "tool_not_allowed"]
+    trial = 'forbid: [{tool: pay, unsafe_shadow: {until: "2026-06-01T00:00:00Z"}}]\n'
+    calls = (pay(at="2026-05-31T23:59:59Z"), pay(at="2026-06-01T00:00:00Z"))
+    assert codes(tmp_path, trial, *calls) == [None, "tool_not_allowed"]
 
 
 def test_the_report_says_which_codes(tmp_path: Path) -> None:
