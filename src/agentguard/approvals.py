@@ -37,7 +37,7 @@ _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
 class Rule(Protocol):
-    """What the policy says about who may answer: see `policy_approval.ApprovalRule`."""
+    """What the policy says about who may answer: see `policy.approval.ApprovalRule`."""
 
     @property
     def by(self) -> tuple[str, ...] | None: ...

@@ -86,7 +86,7 @@ def sign_bundle(
 ) -> bytes:
     """A signed bundle, ready to be served: one line of ASCII.
 
-    files        (name, text) of each file of the policy, the first one first (`policy_import.read_policy`)
+    files        (name, text) of each file of the policy, the first one first (`policy.imports.read_policy`)
     keys         anchors and agents in the form of a trust file
     revocations  signed lists
 

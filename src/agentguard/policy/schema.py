@@ -34,7 +34,7 @@ MAX_SHOWN: Final = 10
 #: Agents, tools and facts: printable ASCII without spaces, because names compare as bytes (see `agentguard.call`).
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,256}\z")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-#: What an argument or a fact must be: `agentguard.constraints.rules` reads it, `policy_json_schema` describes it.
+#: What an argument or a fact must be: `agentguard.constraints.rules` reads it, `policy.json_schema` describes it.
 Rule = Annotated[Any, WithJsonSchema({"format": "rule"})]
 Rules = dict[str, Rule]
 
